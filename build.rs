@@ -1,0 +1,91 @@
+//! Compiles the chat shim against the llama.cpp sources that `llama-cpp-sys-2` carries, and lays the
+//! engine's shared libraries beside the binary so that it runs from anywhere without `LD_LIBRARY_PATH`.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+fn main() {
+    // `links = "llama"` of llama-cpp-sys-2 hands its output folder to direct dependents.
+    let engine = PathBuf::from(env::var("DEP_LLAMA_ROOT").expect("llama-cpp-sys-2 is a dependency"));
+    let source = engine_source(&engine);
+    compile_shim(&source);
+    lay_out_libraries(&engine);
+    pin(&source);
+}
+
+/// The vendored llama.cpp tree: only it has common/*.h, and only CMake's cache says where it is.
+fn engine_source(engine: &Path) -> PathBuf {
+    let cache = engine.join("build/CMakeCache.txt");
+    let text = fs::read_to_string(&cache).unwrap_or_else(|e| panic!("{}: {e}", cache.display()));
+    let source = text
+        .lines()
+        .find_map(|line| line.strip_prefix("CMAKE_HOME_DIRECTORY:INTERNAL="))
+        .expect("CMakeCache.txt names its source directory");
+    PathBuf::from(source)
+}
+
+fn compile_shim(source: &Path) {
+    println!("cargo:rerun-if-changed=src/chat/shim.cpp");
+    println!("cargo:rerun-if-changed=src/chat/shim.h");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .file("src/chat/shim.cpp")
+        .includes(["include", "ggml/include", "common", "vendor", "src"].map(|dir| source.join(dir)))
+        .flag_if_supported("-Wno-unused-parameter")
+        .flag_if_supported("-Wno-unused-function")
+        .flag(format!("-ffile-prefix-map={}=llama.cpp", source.display()))
+        .pic(true)
+        .compile("llm_server_shim");
+}
+
+/// `target/<profile>/{lib,backends}`, found by run paths relative to the binary. A package installs
+/// the same two folders under `lib/llm-server`.
+fn lay_out_libraries(engine: &Path) {
+    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let profile = out.ancestors().nth(3).expect("OUT_DIR lies in target/<profile>/build/<crate>/out");
+    for libdir in ["lib", "lib64"] {
+        copy_matching(&engine.join(libdir), &profile.join("lib"), ".so");
+    }
+    copy_matching(&engine.join("backends"), &profile.join("backends"), ".so");
+    // Old-style tags are inherited by the libraries' own dependencies; new-style ones are not.
+    println!("cargo:rustc-link-arg=-Wl,--disable-new-dtags");
+    for path in ["$ORIGIN/lib", "$ORIGIN/../lib", "$ORIGIN/../lib/llm-server"] {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{path}");
+    }
+}
+
+fn copy_matching(from: &Path, to: &Path, part: &str) {
+    let Ok(entries) = fs::read_dir(from) else { return };
+    fs::create_dir_all(to).unwrap_or_else(|e| panic!("{}: {e}", to.display()));
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().contains(part) {
+            let target = to.join(&name);
+            // A running server may have the old file mapped: never write into it.
+            let _ = fs::remove_file(&target);
+            fs::copy(entry.path(), &target).unwrap_or_else(|e| panic!("{}: {e}", target.display()));
+        }
+    }
+}
+
+/// The engine's identity: the checksum that Cargo.lock holds for its bytes, and its version.
+fn pin(source: &Path) {
+    println!("cargo:rerun-if-changed=Cargo.lock");
+    let lock = fs::read_to_string("Cargo.lock").expect("Cargo.lock is part of the source");
+    for (name, variable) in [
+        ("llama-cpp-sys-2", "LLM_SERVER_ENGINE_SHA256"),
+        ("llama-cpp-2", "LLM_SERVER_BINDING_SHA256"),
+    ] {
+        let checksum = lock
+            .split("[[package]]")
+            .find(|entry| entry.contains(&format!("name = \"{name}\"\n")))
+            .and_then(|entry| entry.split("checksum = \"").nth(1))
+            .and_then(|rest| rest.split('"').next())
+            .unwrap_or_else(|| panic!("Cargo.lock has no checksum for {name}"));
+        println!("cargo:rustc-env={variable}={checksum}");
+    }
+    let _ = source;
+}

@@ -1,0 +1,86 @@
+//! The few calls the engine thread needs from a model, and the vocabulary that any thread may read.
+
+use super::{Grammar, Sampling, Token};
+
+/// Text to tokens and back. Shared by the HTTP side and the engine thread.
+pub trait Vocab: Send + Sync + 'static {
+    /// Number of tokens; ids are `0..size`.
+    fn size(&self) -> u32;
+    /// `add_special`: put the model's own begin (and end) tokens around the text.
+    /// `parse_special`: read control tokens written in the text as such.
+    fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Vec<Token>;
+    /// Appends the bytes of one token; control tokens only when `special`.
+    fn piece(&self, token: Token, special: bool, out: &mut Vec<u8>);
+    /// Whether the token ends generation (EOS, EOT and their kin).
+    fn is_eog(&self, token: Token) -> bool;
+}
+
+/// One token to compute, at one place of one sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    pub token: Token,
+    pub position: u32,
+    pub sequence: u32,
+    /// Whether its logits will be read.
+    pub logits: bool,
+}
+
+/// A sampled token; scores only when asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampled {
+    pub token: Token,
+    /// Log-probability of the token and of the best alternatives, before any sampler.
+    pub scores: Option<(f32, Vec<(Token, f32)>)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// No room in the KV cache; nothing changed.
+    #[error("the KV cache is full")]
+    Full,
+    /// The batch was refused; nothing changed.
+    #[error("{0}")]
+    Refused(String),
+    /// The context is broken and must not be used again.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// The device behind the engine thread.
+pub trait Model: 'static {
+    /// Per-request sampler state.
+    type Sampler;
+
+    fn vocab(&self) -> &dyn Vocab;
+    /// Tokens of context for each sequence.
+    fn context(&self) -> u32;
+    fn sequences(&self) -> u32;
+    /// Most rows of one `decode`.
+    fn batch(&self) -> usize;
+    /// Most rows that the device computes at once.
+    fn ubatch(&self) -> usize;
+
+    /// Computes all rows or none. Rows of one sequence are in rising position, sequences ascending.
+    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError>;
+    /// Forgets positions `from..` of a sequence. `false`: it cannot be cut there and is now empty.
+    fn truncate(&mut self, sequence: u32, from: u32) -> bool;
+    /// Empties every sequence, also after [`DecodeError::Broken`].
+    fn reset(&mut self) -> Result<(), DecodeError>;
+
+    /// `Err`: the request asked for something that the engine cannot do, in words for the client.
+    fn sampler(
+        &mut self,
+        sampling: &Sampling,
+        grammar: Option<&Grammar>,
+    ) -> Result<Self::Sampler, String>;
+    /// Shows the sampler a token that it did not choose (of the prompt).
+    fn observe(&mut self, sampler: &mut Self::Sampler, token: Token);
+    /// Chooses and accepts a token from the logits of row `row` of the last `decode`.
+    /// `Err`: the grammar allows nothing, in words for the client.
+    fn sample(
+        &mut self,
+        sampler: &mut Self::Sampler,
+        row: usize,
+        logprobs: Option<u8>,
+    ) -> Result<Sampled, String>;
+}
