@@ -14,6 +14,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::{
+    engine::llama::LoadError,
+    lock::VerifyError,
+    serve::{Failure, LoadFailure, LocateError},
+};
+
 /// How the process ends. The table in `--help` says the same; a test holds both together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -90,6 +96,34 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args),
+    }
+}
+
+impl From<&Failure> for Exit {
+    fn from(failure: &Failure) -> Self {
+        match failure {
+            Failure::Listen(_) | Failure::System(_) => Self::Failure,
+            Failure::File { .. } | Failure::NoKeys(_) => Self::Usage,
+            Failure::Locate(error) => error.into(),
+            Failure::Load(LoadFailure::Engine(LoadError::File { .. })) => Self::BadModel,
+            Failure::Load(LoadFailure::Engine(LoadError::Cancelled)) => Self::Failure,
+            Failure::Load(
+                LoadFailure::Engine(LoadError::Context(_)) | LoadFailure::TrainedContext { .. } | LoadFailure::Chat(_),
+            ) => Self::CannotWork,
+            Failure::EngineDied | Failure::EngineStuck => Self::EngineDied,
+        }
+    }
+}
+
+impl From<&LocateError> for Exit {
+    fn from(error: &LocateError) -> Self {
+        match error {
+            LocateError::NoStore(_) => Self::Failure,
+            LocateError::Verify(VerifyError::Missing { .. } | VerifyError::Read { .. }) | LocateError::Read { .. } => {
+                Self::NoModel
+            }
+            LocateError::Verify(VerifyError::Mismatch { .. }) => Self::BadModel,
+        }
     }
 }
 

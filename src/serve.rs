@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use serde_json::Value;
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{oneshot, watch},
@@ -198,9 +199,10 @@ impl Life {
     }
 
     fn identity(&self, weights_sha256: &str) -> Identity {
+        let (build, name) = (llama::build(), self.origin.name());
         let served = Served {
-            build: &llama::build(),
-            name: &self.origin.name(),
+            build: &build,
+            name: &name,
             engine: &self.config.engine,
             weights_sha256,
             template: self.template.as_deref(),
@@ -238,6 +240,19 @@ fn runtime() -> io::Result<Runtime> {
         .thread_name("http")
         .enable_all()
         .build()
+}
+
+/// What `GET /version` would answer under this configuration. After [`llama::init`].
+pub fn version(config: &Config, origin: &Origin) -> Result<Value, Failure> {
+    let template = template(config)?;
+    Ok(Served {
+        build: &llama::build(),
+        name: &origin.name(),
+        engine: &config.engine,
+        weights_sha256: &origin.sha256()?.to_string(),
+        template: template.as_deref(),
+    }
+    .version())
 }
 
 /// The text of `model.chat_template`.

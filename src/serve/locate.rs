@@ -1,6 +1,9 @@
 //! The file to load, proved to be the pinned one; fetched first when that was asked for.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::lock::{Digest, Entry, NoStore, Store, VerifyError};
 
@@ -69,18 +72,26 @@ impl Origin {
                 };
                 Ok(Located { file, sha256: entry.sha256 })
             }
-            Self::File(file) => {
-                let failed = |source| LocateError::Read { path: file.clone(), source };
-                // Only regular files: anything else might block, or never end.
-                let about = file.metadata().map_err(failed)?;
-                if !about.is_file() {
-                    return Err(failed(io::Error::other("not a regular file")));
-                }
-                // Without a store there is no place to remember the digest, and no need to.
-                let store = Store::from_environment().unwrap_or_else(|_| Store::at(std::env::temp_dir()));
-                let sha256 = store.digest_of_showing(file, hashed).map_err(failed)?;
-                Ok(Located { file: file.clone(), sha256 })
-            }
+            Self::File(file) => Ok(Located { file: file.clone(), sha256: digest(file, hashed)? }),
         }
     }
+
+    /// The digest without looking at a pinned file; a file outside the lock must be read.
+    pub(crate) fn sha256(&self) -> Result<Digest, LocateError> {
+        match self {
+            Self::Pinned { entry, .. } => Ok(entry.sha256),
+            Self::File(file) => digest(file, |_| ()),
+        }
+    }
+}
+
+fn digest(file: &Path, hashed: impl FnMut(u64)) -> Result<Digest, LocateError> {
+    let failed = |source| LocateError::Read { path: file.into(), source };
+    // Only regular files: anything else might block, or never end.
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(io::Error::other("not a regular file")));
+    }
+    // Without a store there is no place to remember the digest, so it is computed each time.
+    let store = Store::from_environment().unwrap_or_else(|_| Store::at("/nonexistent"));
+    store.digest_of_showing(file, hashed).map_err(failed)
 }
