@@ -5,8 +5,8 @@ pub(crate) mod identity;
 mod last_words;
 mod listen;
 pub(crate) mod load;
-pub(crate) mod locate;
 mod loading;
+pub(crate) mod locate;
 mod signals;
 
 use std::{
@@ -154,7 +154,12 @@ impl Life {
         self.serve(name, engine, ended).await
     }
 
-    async fn serve(self, name: String, engine: Engine, mut ended: oneshot::Receiver<bool>) -> Result<(), Failure> {
+    async fn serve(
+        self,
+        name: String,
+        engine: Engine,
+        mut ended: oneshot::Receiver<bool>,
+    ) -> Result<(), Failure> {
         let tending = tokio::spawn(systemd::tend(name, engine.clone(), self.stop.clone()));
         tokio::select! {
             () = self.stop.cancelled() => {}
@@ -183,13 +188,22 @@ impl Life {
     async fn drain(&self, engine: &Engine) {
         let limit = self.config.limits.drain;
         let busy = engine.busy();
-        info!(running = busy.running, queued = busy.queued, limit_s = limit.as_secs_f64(), "draining");
+        info!(
+            running = busy.running,
+            queued = busy.queued,
+            limit_s = limit.as_secs_f64(),
+            "draining"
+        );
         systemd::stopping("Draining", limit + LAST_EVENTS + LAST_STEP);
         self.stage.send_replace(Stage::Draining);
         let mut finish = pin!(self.http.finish());
         if timeout(limit, &mut finish).await.is_err() {
             let busy = engine.busy();
-            warn!(running = busy.running, queued = busy.queued, "drain limit reached, ending what runs");
+            warn!(
+                running = busy.running,
+                queued = busy.queued,
+                "drain limit reached, ending what runs"
+            );
             engine.halt();
             if timeout(LAST_EVENTS, &mut finish).await.is_err() {
                 warn!("clients did not take their last event");
@@ -222,9 +236,11 @@ impl Life {
 /// The end of the engine thread as a message: whether it ended without a panic.
 fn join_elsewhere(engine: thread::JoinHandle<()>) -> io::Result<oneshot::Receiver<bool>> {
     let (tell, ended) = oneshot::channel();
-    thread::Builder::new().name("engine-join".into()).spawn(move || {
-        let _ = tell.send(engine.join().is_ok());
-    })?;
+    thread::Builder::new()
+        .name("engine-join".into())
+        .spawn(move || {
+            let _ = tell.send(engine.join().is_ok());
+        })?;
     Ok(ended)
 }
 
@@ -282,7 +298,11 @@ fn keys(files: &[PathBuf]) -> Result<Vec<String>, Failure> {
         })?;
         let before = keys.len();
         let lines = text.lines().map(str::trim);
-        keys.extend(lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned));
+        keys.extend(
+            lines
+                .filter(|line| !line.is_empty() && !line.starts_with('#'))
+                .map(str::to_owned),
+        );
         // A file that was meant to lock the door and does not must not leave it open.
         if keys.len() == before {
             return Err(Failure::NoKeys(path.clone()));
@@ -300,7 +320,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("keys");
         fs::write(&path, "# for the team\nalpha\n\n  beta \n").unwrap();
-        assert_eq!(keys(std::slice::from_ref(&path)).unwrap(), ["alpha", "beta"]);
+        assert_eq!(
+            keys(std::slice::from_ref(&path)).unwrap(),
+            ["alpha", "beta"]
+        );
 
         fs::write(&path, "# nobody yet\n").unwrap();
         assert!(matches!(keys(&[path]), Err(Failure::NoKeys(_))));
