@@ -1,7 +1,8 @@
 //! The order of life: check → bind → verify → load → warm up → ready → serve → drain → join.
 
+pub(crate) mod files;
 mod http;
-pub(crate) mod identity;
+mod identity;
 mod last_words;
 mod listen;
 pub(crate) mod load;
@@ -10,7 +11,7 @@ pub(crate) mod locate;
 mod signals;
 
 use std::{
-    fs, io,
+    io,
     path::PathBuf,
     pin::pin,
     sync::Arc,
@@ -75,10 +76,10 @@ pub enum Failure {
 ///
 /// When this returns, a thread of the engine may still run: leave the process by `_exit`.
 pub fn run(config: Config, origin: Origin) -> Result<(), Failure> {
-    let template = template(&config)?;
+    let template = files::template(&config)?;
     let settings = Settings {
         limits: config.limits.clone(),
-        keys: keys(&config.auth.key_files)?,
+        keys: files::keys(&config.auth.key_files)?,
     };
     let sockets = listen::open(&config.listen)?;
     let addresses: Vec<_> = sockets.iter().map(|bound| bound.address.clone()).collect();
@@ -260,7 +261,7 @@ fn runtime() -> io::Result<Runtime> {
 
 /// What `GET /version` would answer under this configuration. After [`llama::init`].
 pub fn version(config: &Config, origin: &Origin) -> Result<Value, Failure> {
-    let template = template(config)?;
+    let template = files::template(config)?;
     Ok(Served {
         build: &llama::build(),
         name: &origin.name(),
@@ -269,64 +270,4 @@ pub fn version(config: &Config, origin: &Origin) -> Result<Value, Failure> {
         template: template.as_deref(),
     }
     .version())
-}
-
-/// The text of `model.chat_template`.
-pub(crate) fn template(config: &Config) -> Result<Option<String>, Failure> {
-    config
-        .model
-        .chat_template
-        .as_ref()
-        .map(|path| {
-            fs::read_to_string(path).map_err(|source| Failure::File {
-                field: "model.chat_template",
-                path: path.clone(),
-                source,
-            })
-        })
-        .transpose()
-}
-
-/// One key a line; empty lines and lines that begin with `#` are not keys.
-fn keys(files: &[PathBuf]) -> Result<Vec<String>, Failure> {
-    let mut keys = Vec::new();
-    for path in files {
-        let text = fs::read_to_string(path).map_err(|source| Failure::File {
-            field: "auth.key_files",
-            path: path.clone(),
-            source,
-        })?;
-        let before = keys.len();
-        let lines = text.lines().map(str::trim);
-        keys.extend(
-            lines
-                .filter(|line| !line.is_empty() && !line.starts_with('#'))
-                .map(str::to_owned),
-        );
-        // A file that was meant to lock the door and does not must not leave it open.
-        if keys.len() == before {
-            return Err(Failure::NoKeys(path.clone()));
-        }
-    }
-    Ok(keys)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_read_a_line_each_and_a_file_without_one_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("keys");
-        fs::write(&path, "# for the team\nalpha\n\n  beta \n").unwrap();
-        assert_eq!(
-            keys(std::slice::from_ref(&path)).unwrap(),
-            ["alpha", "beta"]
-        );
-
-        fs::write(&path, "# nobody yet\n").unwrap();
-        assert!(matches!(keys(&[path]), Err(Failure::NoKeys(_))));
-        assert_eq!(keys(&[]).unwrap(), Vec::<String>::new());
-    }
 }

@@ -113,7 +113,7 @@ pub fn run(args: &Args) -> ExitCode {
 fn answer(args: &Args, loaded: &Configuration) -> Result<(), GenerateError> {
     let prompt = prompt(&args.prompt)?;
     let origin = super::origin(loaded, absent(args));
-    let template = serve::template(&loaded.config)?;
+    let template = serve::files::template(&loaded.config)?;
     let located = origin.locate(|_| ()).map_err(Failure::from)?;
     llama::init(|why| {
         eprintln!("error: the engine died: {why}");
