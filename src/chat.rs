@@ -1,95 +1,228 @@
 //! Messages to prompt, and generated text back to content, reasoning and tool calls, by llama.cpp's `common/chat`.
 
+mod messages;
+mod parser;
+mod request;
+mod schema;
+mod shim;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::engine::{Grammar, llama::Weights};
+pub use parser::{Delta, FunctionDelta, Parser, ToolCallDelta};
+
+use crate::engine::{Grammar, Token, Trigger, llama::Weights};
+use request::Request;
+use shim::{Failure, Source, Templates};
 
 /// A model's chat template, ready to use from any thread.
 pub struct Chat {
-    _todo: (),
+    templates: Templates,
+    source: String,
+    capabilities: Capabilities,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChatError {
-    /// The request's fault: bad message, role, tool or schema.
+    /// The request's fault: bad message, role, tool or schema. Begins with the field's path where one is at fault.
     #[error("{0}")]
     Invalid(String),
     #[error("chat template: {0}")]
     Internal(String),
 }
 
+/// What a template can do. Found out by rendering with it, not by its claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, as they go on the wire"
+)]
+pub struct Capabilities {
+    /// Answers may begin with reasoning that is told apart from the content.
+    pub thinking: bool,
+    /// Tool calls can be asked for, constrained and read back.
+    pub tool_calls: bool,
+    pub parallel_tool_calls: bool,
+    /// The template itself tells the model which tools there are.
+    pub describes_tools: bool,
+    /// Otherwise system messages are merged into the next one.
+    pub system_role: bool,
+    /// `reasoning_effort` changes the prompt.
+    pub reasoning_effort: bool,
+}
+
 /// A prompt with all that is needed to read the answer to it.
 #[derive(Debug, Clone)]
 pub struct Rendered {
+    /// To be tokenised with special tokens parsed; whether BOS is added is the vocabulary's matter.
     pub prompt: String,
     pub grammar: Option<Grammar>,
     /// Stop strings of the template itself.
     pub stops: Vec<String>,
     /// Control tokens, as text, that must stay visible to the parser.
     pub preserved: Vec<String>,
+    /// The marks around reasoning, if the template has any. A lazy grammar must not start between them.
+    pub thinking: Option<Thinking>,
+    /// What of the request has no effect with this template; for the log and a response header.
+    pub warnings: Vec<String>,
     /// What [`Parser::new`] needs.
     pub(crate) parser: Value,
 }
 
-/// What became known since the last call: fragments to be appended by the client.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
-pub struct Delta {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reasoning_content: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub content: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tool_calls: Vec<ToolCallDelta>,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-pub struct ToolCallDelta {
-    pub index: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    pub function: FunctionDelta,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-pub struct FunctionDelta {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    #[serde(default)]
-    pub arguments: String,
+/// The marks around reasoning, such as `<think>` and `</think>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thinking {
+    pub start: String,
+    /// Any of these ends it.
+    pub ends: Vec<String>,
 }
 
 impl Chat {
-    /// `weights`: the model whose own template is used; `None` needs a `template` (tests).
-    pub fn new(_weights: Option<&Weights>, _template: Option<&str>) -> Result<Self, ChatError> {
-        todo!()
+    /// The model's own template, or `template` in its place with the model's special tokens.
+    /// Without `weights` there must be a `template`, which then has no special tokens.
+    pub fn new(weights: Option<&Weights>, template: Option<&str>) -> Result<Self, ChatError> {
+        match (weights, template) {
+            (Some(weights), template) => Self::build(&Source::Model { weights, template }),
+            (None, Some(template)) => Self::from_template(template, "", ""),
+            (None, None) => Err(ChatError::Internal(
+                "neither a model nor a template is given".to_owned(),
+            )),
+        }
     }
 
-    /// `request`: an OpenAI chat body (messages, tools, tool_choice, response_format, chat_template_kwargs, …).
-    pub fn render(&self, _request: &Value) -> Result<Rendered, ChatError> {
-        todo!()
+    /// A template without a model; `bos` and `eos` are the texts of its special tokens.
+    pub fn from_template(template: &str, bos: &str, eos: &str) -> Result<Self, ChatError> {
+        Self::build(&Source::Text { template, bos, eos })
+    }
+
+    fn build(source: &Source<'_>) -> Result<Self, ChatError> {
+        #[derive(Deserialize)]
+        struct Facts {
+            source: String,
+            own_template: bool,
+            #[serde(flatten)]
+            capabilities: Capabilities,
+        }
+        // Whatever is wrong here is wrong for every request: the operator's matter, not a caller's.
+        let (templates, facts) = Templates::new::<Facts>(source).map_err(|failure| {
+            let (Failure::Caller(why) | Failure::Internal(why)) = failure;
+            ChatError::Internal(why)
+        })?;
+        if !facts.own_template {
+            tracing::warn!("the model has no chat template; ChatML is assumed");
+        }
+        Ok(Self {
+            templates,
+            source: facts.source,
+            capabilities: facts.capabilities,
+        })
+    }
+
+    /// The template's text.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    pub fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    /// `request`: an OpenAI chat body. Read are `messages`, `tools`, `tool_choice`, `parallel_tool_calls`,
+    /// `response_format`, `reasoning_effort` and llama-server's `json_schema`, `grammar`, `enable_thinking`,
+    /// `reasoning_format`, `chat_template_kwargs`, `add_generation_prompt`, `continue_final_message`.
+    pub fn render(&self, request: &Value) -> Result<Rendered, ChatError> {
+        let request = Request::read(request, self.capabilities)?;
+        let json = serde_json::to_string(&request).map_err(internal)?;
+        let applied: Applied = self
+            .templates
+            .apply(json)
+            .map_err(|failure| match failure {
+                Failure::Caller(why) => ChatError::Invalid(why),
+                Failure::Internal(why) => ChatError::Internal(why),
+            })?;
+        applied.into_rendered(request.grammar, request.warnings)
     }
 }
 
-/// Reads one answer as it grows.
-pub struct Parser {
-    _todo: (),
+fn internal(error: impl ToString) -> ChatError {
+    ChatError::Internal(error.to_string())
 }
 
-impl Parser {
-    pub fn new(_rendered: &Rendered) -> Result<Self, ChatError> {
-        todo!()
-    }
+/// The answer of `shim_chat_apply`.
+#[derive(Deserialize)]
+struct Applied {
+    prompt: String,
+    grammar: Option<TemplateGrammar>,
+    stops: Vec<String>,
+    preserved: Vec<String>,
+    parser: Value,
+}
 
-    /// Appends generated text.
-    pub fn push(&mut self, _text: &str) -> Vec<Delta> {
-        todo!()
-    }
+#[derive(Deserialize)]
+struct TemplateGrammar {
+    gbnf: String,
+    lazy: bool,
+    triggers: Vec<TemplateTrigger>,
+}
 
-    /// The answer is complete: what was held back. Text that does not parse becomes content.
-    pub fn finish(&mut self) -> Vec<Delta> {
-        todo!()
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum TemplateTrigger {
+    Token { token: Token },
+    Word { value: String },
+    Pattern { value: String },
+    PatternFull { value: String },
+}
+
+impl Applied {
+    fn into_rendered(
+        self,
+        own_grammar: Option<String>,
+        warnings: Vec<String>,
+    ) -> Result<Rendered, ChatError> {
+        let format = parser::Format::deserialize(&self.parser).map_err(internal)?;
+        let grammar = match (self.grammar, own_grammar) {
+            // Lazy without a trigger: it would never start.
+            (Some(grammar), _) if grammar.lazy && grammar.triggers.is_empty() => None,
+            (Some(grammar), _) => Some(grammar.into_grammar(format.generation_prompt)),
+            // The caller's grammar is for the answer alone: it knows nothing of the prompt's end.
+            (None, Some(gbnf)) => Some(Grammar {
+                gbnf,
+                ..Grammar::default()
+            }),
+            (None, None) => None,
+        };
+        let thinking = (!format.thinking_ends.is_empty()).then_some(Thinking {
+            start: format.thinking_start,
+            ends: format.thinking_ends,
+        });
+        Ok(Rendered {
+            prompt: self.prompt,
+            grammar,
+            stops: self.stops,
+            preserved: self.preserved,
+            thinking,
+            warnings,
+            parser: self.parser,
+        })
+    }
+}
+
+impl TemplateGrammar {
+    fn into_grammar(self, generation_prompt: String) -> Grammar {
+        let triggers = if self.lazy { self.triggers } else { Vec::new() };
+        Grammar {
+            gbnf: self.gbnf,
+            triggers: triggers
+                .into_iter()
+                .map(|trigger| match trigger {
+                    TemplateTrigger::Token { token } => Trigger::Token(token),
+                    TemplateTrigger::Word { value } => Trigger::Word(value),
+                    TemplateTrigger::Pattern { value } => Trigger::Pattern(value),
+                    TemplateTrigger::PatternFull { value } => Trigger::PatternFull(value),
+                })
+                .collect(),
+            generation_prompt,
+        }
     }
 }

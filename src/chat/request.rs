@@ -1,0 +1,399 @@
+//! An OpenAI chat body, checked field by field and brought into the one form the shim takes.
+
+use std::{collections::HashSet, fmt::Display};
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{
+    Capabilities, ChatError,
+    messages::messages,
+    schema::{self, tool_schema},
+};
+
+/// What the shim's `shim_chat_apply` takes, every field present.
+#[derive(Debug, Serialize)]
+pub(super) struct Request {
+    messages: Vec<Value>,
+    tools: Option<Vec<Value>>,
+    tool_choice: &'static str,
+    parallel_tool_calls: bool,
+    json_schema: Option<Value>,
+    add_generation_prompt: bool,
+    continuation: &'static str,
+    enable_thinking: bool,
+    reasoning_format: &'static str,
+    chat_template_kwargs: Map<String, Value>,
+    /// The caller's own GBNF; the template has no part in it.
+    #[serde(skip)]
+    pub(super) grammar: Option<String>,
+    #[serde(skip)]
+    pub(super) warnings: Vec<String>,
+}
+
+impl Request {
+    pub(super) fn read(body: &Value, can: Capabilities) -> Result<Self, ChatError> {
+        let body = body
+            .as_object()
+            .ok_or_else(|| wrong("request", "an object", body))?;
+        let mut warnings = Vec::new();
+        let messages = messages(body)?;
+        let (tools, tool_choice) = tools(body, can, &mut warnings)?;
+        let grammar = text(body, "grammar")?
+            .filter(|gbnf| !gbnf.is_empty())
+            .map(str::to_owned);
+        let json_schema = json_schema(body)?;
+        if grammar.is_some() && json_schema.is_some() {
+            return Err(invalid("grammar: not together with a JSON schema"));
+        }
+        let calls_tools = tools.is_some() && tool_choice != "none";
+        if grammar.is_some() && calls_tools {
+            return Err(invalid("grammar: not together with tools"));
+        }
+        if json_schema.is_some() && calls_tools {
+            if tool_choice == "required" {
+                return Err(invalid(
+                    "response_format: a JSON format leaves no room for the tool call that tool_choice demands",
+                ));
+            }
+            warnings.push("response_format: with a JSON format no tool is called".to_owned());
+        }
+        let (continuation, add_generation_prompt) = continuation(body, &messages)?;
+        let (enable_thinking, chat_template_kwargs) = template_arguments(body)?;
+        Ok(Self {
+            messages,
+            tools,
+            tool_choice,
+            parallel_tool_calls: flag(body, "parallel_tool_calls")?
+                .unwrap_or(can.parallel_tool_calls),
+            json_schema,
+            add_generation_prompt,
+            continuation,
+            enable_thinking,
+            reasoning_format: one_of(
+                body,
+                "reasoning_format",
+                &["auto", "none", "deepseek", "deepseek-legacy"],
+            )?,
+            chat_template_kwargs,
+            grammar,
+            warnings,
+        })
+    }
+}
+
+type Tools = (Option<Vec<Value>>, &'static str);
+
+fn tools(
+    body: &Map<String, Value>,
+    can: Capabilities,
+    warnings: &mut Vec<String>,
+) -> Result<Tools, ChatError> {
+    let mut tools = Vec::new();
+    let mut names = HashSet::new();
+    for (i, tool) in list(body, "tools")?.iter().enumerate() {
+        let path = format!("tools[{i}]");
+        let (name, tool) = read_tool(&path, tool)?;
+        if !names.insert(name.clone()) {
+            return Err(invalid(format!(
+                "{path}.function.name: {name:?} is there twice"
+            )));
+        }
+        tools.push(tool);
+    }
+    let choice = match present(body, "tool_choice") {
+        None => "auto",
+        Some(Value::String(word)) => match word.as_str() {
+            "auto" => "auto",
+            "none" => "none",
+            "required" => "required",
+            _ => return Err(wrong_choice(&body["tool_choice"])),
+        },
+        Some(choice) => {
+            let name = choice["function"]["name"]
+                .as_str()
+                .filter(|_| choice["type"] == "function")
+                .ok_or_else(|| wrong_choice(choice))?;
+            tools.retain(|tool| tool["function"]["name"] == name);
+            if tools.is_empty() {
+                return Err(invalid(format!(
+                    "tool_choice.function.name: {name:?} is not among the tools"
+                )));
+            }
+            "required"
+        }
+    };
+    if choice == "required" && tools.is_empty() {
+        return Err(invalid(
+            "tool_choice: demands a tool call, but there are no tools",
+        ));
+    }
+    if choice != "none" && !tools.is_empty() {
+        if !can.tool_calls {
+            if choice == "required" {
+                return Err(invalid(
+                    "tool_choice: demands a tool call, but this model's chat template has no tool calls",
+                ));
+            }
+            warnings.push(
+                "tools: this model's chat template has no tool calls; none will be made".to_owned(),
+            );
+        } else if !can.describes_tools {
+            warnings.push(
+                "tools: this model's chat template does not tell the model about them".to_owned(),
+            );
+        }
+    }
+    Ok(((!tools.is_empty()).then_some(tools), choice))
+}
+
+fn wrong_choice(choice: &Value) -> ChatError {
+    let accepted = r#""auto", "none", "required" or {"type": "function", "function": {"name": …}}"#;
+    wrong("tool_choice", accepted, choice)
+}
+
+/// A tool as the shim takes it, and its name.
+fn read_tool(path: &str, tool: &Value) -> Result<(String, Value), ChatError> {
+    let function = tool
+        .as_object()
+        .ok_or_else(|| wrong(path, "an object", tool))?
+        .get("function")
+        .unwrap_or(&Value::Null);
+    if tool["type"] != "function" {
+        return Err(wrong(
+            format!("{path}.type"),
+            r#""function""#,
+            &tool["type"],
+        ));
+    }
+    let path = format!("{path}.function");
+    let fields = function
+        .as_object()
+        .ok_or_else(|| wrong(&path, "an object", function))?;
+    let name = function["name"]
+        .as_str()
+        .filter(|name| (1..=MAX_NAME_BYTES).contains(&name.len()))
+        .ok_or_else(|| {
+            let accepted = format!("a string of 1 to {MAX_NAME_BYTES} bytes");
+            wrong(format!("{path}.name"), &accepted, &function["name"])
+        })?;
+    let description = text_at(&path, fields, "description")?.unwrap_or_default();
+    let parameters = match present(fields, "parameters") {
+        None => json!({}),
+        Some(parameters) => tool_schema(&format!("{path}.parameters"), parameters)?,
+    };
+    let tool = json!({
+        "type": "function",
+        "function": {"name": name, "description": description, "parameters": parameters},
+    });
+    Ok((name.to_owned(), tool))
+}
+
+/// Names become grammar rules by way of a regular expression that calls itself for every character.
+const MAX_NAME_BYTES: usize = 256;
+
+/// The schema the answer must follow, from `response_format` or `json_schema`; `{}` is any object.
+fn json_schema(body: &Map<String, Value>) -> Result<Option<Value>, ChatError> {
+    let any_object = || json!({"type": "object"});
+    let mut schema = present(body, "json_schema").map(|schema| ("json_schema", schema.clone()));
+    if let Some(format) = present(body, "response_format") {
+        let kind = &format["type"];
+        schema = match kind.as_str() {
+            Some("text") => schema,
+            Some("json_object") => match &format["schema"] {
+                Value::Null => schema.or_else(|| Some(("response_format", any_object()))),
+                given => Some(("response_format.schema", given.clone())),
+            },
+            Some("json_schema") => {
+                let wrapper = &format["json_schema"];
+                if !wrapper.is_object() {
+                    return Err(wrong("response_format.json_schema", "an object", wrapper));
+                }
+                let schema = match &wrapper["schema"] {
+                    Value::Null => any_object(),
+                    given => given.clone(),
+                };
+                Some(("response_format.json_schema.schema", schema))
+            }
+            _ => {
+                let accepted = r#""text", "json_object" or "json_schema""#;
+                return Err(wrong("response_format.type", accepted, kind));
+            }
+        };
+    }
+    let Some((path, schema)) = schema else {
+        return Ok(None);
+    };
+    schema::check(path, &schema)?;
+    let empty = schema.as_object().is_some_and(Map::is_empty);
+    Ok(Some(if empty { any_object() } else { schema }))
+}
+
+/// How the last message is to be continued, and whether a new one is begun instead.
+fn continuation(
+    body: &Map<String, Value>,
+    messages: &[Value],
+) -> Result<(&'static str, bool), ChatError> {
+    let begin = flag(body, "add_generation_prompt")?;
+    let asked = match present(body, "continue_final_message") {
+        None | Some(Value::Bool(false)) => "none",
+        Some(Value::Bool(true)) => "auto",
+        Some(Value::String(part)) if part == "reasoning_content" => "reasoning",
+        Some(Value::String(part)) if part == "content" => "content",
+        Some(other) => {
+            let accepted = r#"a boolean, "content" or "reasoning_content""#;
+            return Err(wrong("continue_final_message", accepted, other));
+        }
+    };
+    let role = |back: usize| {
+        let at = messages.len().checked_sub(back)?;
+        messages.get(at)?["role"].as_str()
+    };
+    let last = messages.len().saturating_sub(1);
+    let continues = match asked {
+        // As in llama-server, an assistant message at the end is the beginning of the answer.
+        "none" if role(1) == Some("assistant") => "auto",
+        "none" => return Ok(("none", begin.unwrap_or(true))),
+        asked => asked,
+    };
+    if asked != "none" && begin == Some(true) {
+        return Err(invalid(
+            "continue_final_message: not together with add_generation_prompt",
+        ));
+    }
+    if role(1) != Some("assistant") {
+        return Err(invalid(
+            "continue_final_message: the last message is not the assistant's",
+        ));
+    }
+    if role(2) == Some("assistant") {
+        return Err(invalid(format!(
+            "messages[{last}]: two assistant messages at the end; which one to continue is unclear"
+        )));
+    }
+    if messages[last].get("tool_calls").is_some() {
+        return Err(invalid(format!(
+            "messages[{last}]: an assistant message with tool calls cannot be continued"
+        )));
+    }
+    Ok((continues, false))
+}
+
+/// Whether to think, and the template's own variables.
+fn template_arguments(body: &Map<String, Value>) -> Result<(bool, Map<String, Value>), ChatError> {
+    let mut thinking = flag(body, "enable_thinking")?.unwrap_or(true);
+    let mut arguments = match present(body, "chat_template_kwargs") {
+        None => Map::new(),
+        Some(Value::Object(arguments)) => arguments.clone(),
+        Some(other) => return Err(wrong("chat_template_kwargs", "an object", other)),
+    };
+    // These are the render's own.
+    for name in ["messages", "tools", "add_generation_prompt"] {
+        if arguments.contains_key(name) {
+            return Err(invalid(format!(
+                "chat_template_kwargs.{name}: set {name} in the request itself"
+            )));
+        }
+    }
+    match arguments.get("enable_thinking") {
+        None => {}
+        Some(Value::Bool(yes)) => thinking = *yes,
+        Some(other) => {
+            let path = "chat_template_kwargs.enable_thinking";
+            return Err(wrong(path, "a boolean", other));
+        }
+    }
+    match text(body, "reasoning_effort")? {
+        None | Some("") => {}
+        Some("none") => {
+            thinking = false;
+            arguments.remove("reasoning_effort");
+        }
+        Some(effort) => {
+            arguments.insert("reasoning_effort".to_owned(), effort.into());
+        }
+    }
+    Ok((thinking, arguments))
+}
+
+/// The first of `accepted` is the default.
+fn one_of(
+    body: &Map<String, Value>,
+    key: &str,
+    accepted: &[&'static str],
+) -> Result<&'static str, ChatError> {
+    let Some(given) = present(body, key) else {
+        return Ok(accepted[0]);
+    };
+    let found = accepted.iter().find(|word| given == **word);
+    found.copied().ok_or_else(|| {
+        let accepted = format!("one of {accepted:?}");
+        wrong(key, &accepted, given)
+    })
+}
+
+/// The field, unless it is absent or null: clients send both for "not set".
+pub(super) fn present<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    object.get(key).filter(|value| !value.is_null())
+}
+
+fn list<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a [Value], ChatError> {
+    match present(object, key) {
+        None => Ok(&[]),
+        Some(Value::Array(items)) => Ok(items),
+        Some(other) => Err(wrong(key, "an array", other)),
+    }
+}
+
+fn flag(object: &Map<String, Value>, key: &str) -> Result<Option<bool>, ChatError> {
+    present(object, key)
+        .map(|value| {
+            value
+                .as_bool()
+                .ok_or_else(|| wrong(key, "a boolean", value))
+        })
+        .transpose()
+}
+
+fn text<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, ChatError> {
+    present(object, key)
+        .map(|value| value.as_str().ok_or_else(|| wrong(key, "a string", value)))
+        .transpose()
+}
+
+/// As [`text`], inside the object at `path`.
+pub(super) fn text_at<'a>(
+    path: &str,
+    object: &'a Map<String, Value>,
+    key: &str,
+) -> Result<Option<&'a str>, ChatError> {
+    present(object, key)
+        .map(|value| {
+            value
+                .as_str()
+                .ok_or_else(|| wrong(format!("{path}.{key}"), "a string", value))
+        })
+        .transpose()
+}
+
+pub(super) fn invalid(message: impl Into<String>) -> ChatError {
+    ChatError::Invalid(message.into())
+}
+
+/// "path: expected this, got that"
+pub(super) fn wrong(path: impl Display, accepted: &str, got: &Value) -> ChatError {
+    const SHOWN_CHARS: usize = 60;
+    let got = match got {
+        Value::Null => "nothing".to_owned(),
+        Value::Array(_) => "an array".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+        plain => {
+            let text = plain.to_string();
+            match text.char_indices().nth(SHOWN_CHARS) {
+                Some((end, _)) => format!("{}…", &text[..end]),
+                None => text,
+            }
+        }
+    };
+    ChatError::Invalid(format!("{path}: expected {accepted}, got {got}"))
+}
