@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::support::{CONTEXT, Server, chat_body, events, show, text, value};
+use crate::support::{CONTEXT, Server, Setup, chat_body, events, post, show, text, value};
 
 #[tokio::test]
 async fn a_whole_answer() {
@@ -72,7 +72,11 @@ async fn continuous_usage_counts_up_on_every_chunk() {
         .map(|event| event["usage"]["completion_tokens"].as_u64().unwrap())
         .collect();
     assert!(counts.is_sorted());
-    assert_eq!(counts.last(), Some(&4), "three bytes and the end of the answer");
+    assert_eq!(
+        counts.last(),
+        Some(&4),
+        "three bytes and the end of the answer"
+    );
     assert!(counts.contains(&2));
 }
 
@@ -83,7 +87,13 @@ async fn the_last_chunk_carries_llama_servers_timings() {
     let timings = answer["timings"].as_object().unwrap();
     assert_eq!(timings["prompt_n"], 4);
     assert_eq!(timings["predicted_n"], 4);
-    let names = ["cache_n", "prompt_ms", "prompt_per_second", "predicted_ms", "predicted_per_second"];
+    let names = [
+        "cache_n",
+        "prompt_ms",
+        "prompt_per_second",
+        "predicted_ms",
+        "predicted_per_second",
+    ];
     for name in names {
         assert!(timings[name].is_number(), "{name}");
     }
@@ -103,7 +113,10 @@ async fn logprobs_come_with_the_content_they_belong_to() {
     let stream = text(server.chat("héllo", more).await).await;
     let mut bytes = Vec::new();
     for event in events(&stream) {
-        for token in event["choices"][0]["logprobs"]["content"].as_array().unwrap_or(&Vec::new()) {
+        for token in event["choices"][0]["logprobs"]["content"]
+            .as_array()
+            .unwrap_or(&Vec::new())
+        {
             let token: Vec<u8> = serde_json::from_value(token["bytes"].clone()).unwrap();
             bytes.extend(token);
         }
@@ -139,15 +152,66 @@ async fn limits_and_stop_strings_end_the_answer() {
         let answer = value(server.chat("abcdef", more).await).await;
         let choice = &answer["choices"][0];
         let content = choice["message"]["content"].as_str().unwrap().to_owned();
-        (content, choice["finish_reason"].as_str().unwrap().to_owned())
+        (
+            content,
+            choice["finish_reason"].as_str().unwrap().to_owned(),
+        )
     };
     let ended = |content: &str, reason: &str| (content.to_owned(), reason.to_owned());
     assert_eq!(ask(json!({"max_tokens": 2})).await, ended("ab", "length"));
     let both = json!({"max_tokens": 9, "max_completion_tokens": 3});
     assert_eq!(ask(both).await, ended("abc", "length"));
-    assert_eq!(ask(json!({"max_tokens": -1})).await, ended("abcdef", "stop"));
+    assert_eq!(
+        ask(json!({"max_tokens": -1})).await,
+        ended("abcdef", "stop")
+    );
     assert_eq!(ask(json!({"stop": "cd"})).await, ended("ab", "stop"));
-    assert_eq!(ask(json!({"stop": ["x", "ef"]})).await, ended("abcd", "stop"));
+    assert_eq!(
+        ask(json!({"stop": ["x", "ef"]})).await,
+        ended("abcd", "stop")
+    );
+}
+
+#[tokio::test]
+async fn cached_prompts_are_shared_within_a_key_only_and_not_when_unwanted() {
+    let keys = ["one", "two"].map(str::to_owned).to_vec();
+    let server = Setup {
+        keys,
+        ..Setup::default()
+    }
+    .start();
+    // An answer much longer than the prompt would make the sequence dear.
+    let short = json!({"max_tokens": 1});
+    let cached = async |key: &str, more: &Value| {
+        let mut request = post(
+            "/v1/chat/completions",
+            chat_body("abcdef", more.clone()).to_string(),
+        );
+        request
+            .headers_mut()
+            .insert("x-api-key", key.parse().unwrap());
+        let answer = value(server.send(request).await).await;
+        answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+            .as_u64()
+            .unwrap()
+    };
+    assert_eq!(cached("one", &short).await, 0);
+    assert_eq!(cached("one", &short).await, 6, "all but the last token");
+    assert_eq!(cached("two", &short).await, 0);
+    assert_eq!(cached("two", &json!({"cache_prompt": false})).await, 0);
+}
+
+#[tokio::test]
+async fn what_has_no_effect_with_this_template_is_said_in_a_header() {
+    let server = Server::ready();
+    let tools = json!({"tools": [{"type": "function", "function": {"name": "f"}}]});
+    insta::assert_snapshot!(show(server.chat("a", tools).await).await, @r#"
+    200 OK
+    content-type: application/json
+    x-warning: tools: this model's chat template has no tool calls; none will be made
+
+    {"id":"chatcmpl-ID","object":"chat.completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"message":{"role":"assistant","content":"a","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"timings":"TIMES"}
+    "#);
 }
 
 #[tokio::test]
@@ -250,9 +314,9 @@ async fn each_bad_parameter_is_named() {
     400 "top_logprobs" | top_logprobs: only allowed together with `logprobs: true`
     400 "top_logprobs" | top_logprobs: expected an integer from 0 to 20, got 21
     400 "logprobs" | logprobs: expected true or false, got 1
-    400 "logit_bias" | logit_bias: expected an object from token ids below 258 to biases from -100 to 100, or an array of such pairs, got an object
-    400 "logit_bias" | logit_bias: expected an object from token ids below 258 to biases from -100 to 100, or an array of such pairs, got an object
-    400 "logit_bias" | logit_bias: expected an object from token ids below 258 to biases from -100 to 100, or an array of such pairs, got an array of 1
+    400 "logit_bias.258" | logit_bias.258: expected token ids below 258 with biases from -100 to 100 (or false), as an object or an array of pairs
+    400 "logit_bias.1" | logit_bias.1: expected token ids below 258 with biases from -100 to 100 (or false), as an object or an array of pairs
+    400 "logit_bias[0]" | logit_bias[0]: expected token ids below 258 with biases from -100 to 100 (or false), as an object or an array of pairs
     400 "dry_sequence_breakers" | dry_sequence_breakers: expected an array of at most 64 strings that are not empty, got an array of 1
     400 "modalities" | modalities: expected ["text"], got an array of 2
     400 "guided_json" | guided_json: this server does not support it; leave it out
@@ -272,7 +336,12 @@ async fn each_bad_parameter_is_named() {
 async fn a_long_body_is_prepared_elsewhere_and_answered_the_same() {
     let server = Server::ready();
     let padding = "x".repeat(20 << 10);
-    let answer = value(server.chat("same", json!({"some_new_field": padding})).await).await;
+    let answer = value(
+        server
+            .chat("same", json!({"some_new_field": padding}))
+            .await,
+    )
+    .await;
     assert_eq!(answer["choices"][0]["message"]["content"], "same");
 }
 

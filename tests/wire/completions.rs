@@ -64,7 +64,10 @@ async fn prompts_may_be_tokens_and_several() {
     };
     assert_eq!(texts(json!([104, 105, 10]), 1).await, ["hi"]);
     assert_eq!(texts(json!(["hi\n"]), 1).await, ["hi"]);
-    assert_eq!(texts(json!([[104, 105, 10], "ho\n"]), 2).await, ["hi", "hi", "ho", "ho"]);
+    assert_eq!(
+        texts(json!([[104, 105, 10], "ho\n"]), 2).await,
+        ["hi", "hi", "ho", "ho"]
+    );
 }
 
 #[tokio::test]

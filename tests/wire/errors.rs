@@ -68,7 +68,9 @@ async fn bodies_that_are_no_json_object() {
 async fn the_content_type_does_not_matter() {
     let server = Server::ready();
     let body = json!({"prompt": "a\n"}).to_string();
-    let request = Request::post("/v1/completions").body(Body::from(body)).unwrap();
+    let request = Request::post("/v1/completions")
+        .body(Body::from(body))
+        .unwrap();
     assert_eq!(server.send(request).await.status(), StatusCode::OK);
 }
 
@@ -89,7 +91,10 @@ async fn a_body_that_does_not_arrive() {
     let mut setup = Setup::default();
     setup.limits.receive = Duration::from_millis(10);
     let never = stream::pending::<Result<Vec<u8>, std::io::Error>>();
-    let response = setup.start().send(post(CHAT, Body::from_stream(never))).await;
+    let response = setup
+        .start()
+        .send(post(CHAT, Body::from_stream(never)))
+        .await;
     insta::assert_snapshot!(show(response).await, @r#"
     408 Request Timeout
     content-type: application/json
@@ -101,7 +106,9 @@ async fn a_body_that_does_not_arrive() {
 #[tokio::test]
 async fn a_body_that_breaks_off() {
     let broken = stream::iter([Err::<Vec<u8>, _>(std::io::Error::other("reset by peer"))]);
-    let response = Server::ready().send(post(CHAT, Body::from_stream(broken))).await;
+    let response = Server::ready()
+        .send(post(CHAT, Body::from_stream(broken)))
+        .await;
     insta::assert_snapshot!(show(response).await, @r#"
     400 Bad Request
     content-type: application/json
@@ -112,7 +119,11 @@ async fn a_body_that_breaks_off() {
 
 #[tokio::test]
 async fn keys_are_asked_for_when_there_are_any() {
-    let server = Setup { keys: vec!["sk-1".to_owned()], ..Setup::default() }.start();
+    let server = Setup {
+        keys: vec!["sk-1".to_owned()],
+        ..Setup::default()
+    }
+    .start();
     insta::assert_snapshot!(server.show_get("/v1/models").await, @r#"
     401 Unauthorized
     content-type: application/json
@@ -131,21 +142,31 @@ async fn keys_are_asked_for_when_there_are_any() {
 
     {"error":{"message":"the API key is not one that this server accepts","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}
     "#);
-    assert_eq!(with("authorization", "bearer sk-1").await.status(), StatusCode::OK);
+    assert_eq!(
+        with("authorization", "bearer sk-1").await.status(),
+        StatusCode::OK
+    );
     assert_eq!(with("x-api-key", "sk-1").await.status(), StatusCode::OK);
 }
 
 #[tokio::test]
 async fn any_key_will_do_when_there_are_none() {
     let request = Request::get("/v1/models").header("authorization", "Bearer anything");
-    let response = Server::ready().send(request.body(Body::empty()).unwrap()).await;
+    let response = Server::ready()
+        .send(request.body(Body::empty()).unwrap())
+        .await;
     assert_eq!(response.status(), StatusCode::OK);
 }
 
 #[tokio::test]
 async fn a_full_queue() {
     let (fake, _permits) = gated(1);
-    let server = Setup { fake, queue: 1, ..Setup::default() }.start();
+    let server = Setup {
+        fake,
+        queue: 1,
+        ..Setup::default()
+    }
+    .start();
     let ask = || server.chat("a", json!({}));
     // One decodes, one waits; both are held here without being polled any further.
     let mut first = Box::pin(ask());
@@ -221,7 +242,10 @@ async fn a_grammar_that_cannot_be_parsed_is_the_requests_fault_also_for_a_stream
 #[tokio::test]
 async fn a_request_that_runs_too_long() {
     let (fake, permits) = gated(1);
-    let mut setup = Setup { fake, ..Setup::default() };
+    let mut setup = Setup {
+        fake,
+        ..Setup::default()
+    };
     setup.limits.request = Duration::ZERO;
     let server = setup.start();
     drop(permits);
@@ -249,7 +273,11 @@ fn failing_after(batches: usize) -> Fake {
 
 #[tokio::test]
 async fn a_decode_that_fails_before_the_first_token_is_a_plain_error() {
-    let server = Setup { fake: failing_after(0), ..Setup::default() }.start();
+    let server = Setup {
+        fake: failing_after(0),
+        ..Setup::default()
+    }
+    .start();
     insta::assert_snapshot!(show(server.chat("a", json!({})).await).await, @r#"
     500 Internal Server Error
     content-type: application/json
@@ -274,7 +302,11 @@ async fn a_decode_that_fails_in_mid_stream_is_an_event_and_no_done() {
         Some(DecodeError::Refused("device lost".to_owned()))
     });
     let fake = Fake::new(1, CONTEXT).with_fault(fault);
-    let server = Setup { fake, ..Setup::default() }.start();
+    let server = Setup {
+        fake,
+        ..Setup::default()
+    }
+    .start();
     let response = server.chat("abc", json!({"stream": true})).await;
     assert_eq!(response.status(), StatusCode::OK);
     drop(fail);
@@ -311,7 +343,11 @@ async fn a_bug_is_a_500_and_nothing_more() {
 
 #[tokio::test]
 async fn every_error_carries_the_headers_that_browsers_need() {
-    let server = Setup { keys: vec!["sk-1".to_owned()], ..Setup::default() }.start();
+    let server = Setup {
+        keys: vec!["sk-1".to_owned()],
+        ..Setup::default()
+    }
+    .start();
     let request = Request::post(CHAT).header("origin", "https://app.example");
     let response = server.send(request.body(Body::empty()).unwrap()).await;
     let header = |name: &str| response.headers()[name].to_str().unwrap();
@@ -331,7 +367,11 @@ async fn every_error_carries_the_headers_that_browsers_need() {
 
 #[tokio::test]
 async fn a_preflight_needs_no_key_on_any_path() {
-    let server = Setup { keys: vec!["sk-1".to_owned()], ..Setup::default() }.start();
+    let server = Setup {
+        keys: vec!["sk-1".to_owned()],
+        ..Setup::default()
+    }
+    .start();
     let asked = "authorization,content-type,x-api-key,anthropic-version,x-stainless-os";
     for path in [CHAT, "/v1/models/org/fake", "/health", "/nowhere"] {
         let request = Request::builder()
@@ -343,7 +383,10 @@ async fn a_preflight_needs_no_key_on_any_path() {
         let response = server.send(request.body(Body::empty()).unwrap()).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         let headers = response.headers();
-        assert_eq!(headers["access-control-allow-origin"], "https://app.example");
+        assert_eq!(
+            headers["access-control-allow-origin"],
+            "https://app.example"
+        );
         assert_eq!(headers["access-control-allow-headers"], asked);
         let methods = headers["access-control-allow-methods"].to_str().unwrap();
         assert!(methods.contains("DELETE") && methods.contains("POST"));
@@ -360,7 +403,10 @@ async fn request_ids_are_echoed_when_sane_and_made_otherwise() {
             request = request.header("x-request-id", sent);
         }
         let response = server.send(request.body(Body::empty()).unwrap()).await;
-        response.headers()["x-request-id"].to_str().unwrap().to_owned()
+        response.headers()["x-request-id"]
+            .to_str()
+            .unwrap()
+            .to_owned()
     };
     assert_eq!(id(Some("mine-1")).await, "mine-1");
     let made = id(Some("not mine")).await;

@@ -7,7 +7,11 @@ use crate::support::{Server, Setup};
 
 #[tokio::test]
 async fn health_follows_the_stage_and_asks_for_no_key() {
-    let server = Setup { keys: vec!["sk-1".to_owned()], ..Setup::default() }.start();
+    let server = Setup {
+        keys: vec!["sk-1".to_owned()],
+        ..Setup::default()
+    }
+    .start();
     insta::assert_snapshot!(server.show_get("/health").await, @r#"
     200 OK
     content-type: application/json

@@ -38,7 +38,11 @@ async fn until_running(server: &Server, running: u32) {
 async fn a_client_that_hangs_up_in_mid_stream_frees_its_sequence_within_one_step() {
     let (lines, _guard) = Lines::collect();
     let (fake, permits) = gated(1);
-    let server = Setup { fake, ..Setup::default() }.start();
+    let server = Setup {
+        fake,
+        ..Setup::default()
+    }
+    .start();
     let mut socket = call(&server, &"x".repeat(100), json!({"stream": true})).await;
     for _ in 0..10 {
         permits.send(()).unwrap();
@@ -61,7 +65,11 @@ async fn a_client_that_hangs_up_in_mid_stream_frees_its_sequence_within_one_step
 #[tokio::test]
 async fn clients_that_hang_up_while_waiting_leave_the_queue() {
     let (fake, permits) = gated(1);
-    let server = Setup { fake, ..Setup::default() }.start();
+    let server = Setup {
+        fake,
+        ..Setup::default()
+    }
+    .start();
     let holder = call(&server, "a", json!({})).await;
     until_running(&server, 1).await;
     let waiting = call(&server, "b", json!({})).await;
@@ -77,7 +85,10 @@ async fn clients_that_hang_up_while_waiting_leave_the_queue() {
 #[tokio::test]
 async fn a_silent_stream_pings_and_then_goes_on() {
     let (fake, permits) = gated(1);
-    let mut setup = Setup { fake, ..Setup::default() };
+    let mut setup = Setup {
+        fake,
+        ..Setup::default()
+    };
     setup.limits.keep_alive = Duration::from_millis(5);
     let server = setup.start();
     let response = server.chat("hi", json!({"stream": true})).await;
@@ -98,7 +109,11 @@ async fn a_silent_stream_pings_and_then_goes_on() {
 #[tokio::test]
 async fn a_stream_goes_on_while_the_server_drains() {
     let (fake, permits) = gated(1);
-    let server = Setup { fake, ..Setup::default() }.start();
+    let server = Setup {
+        fake,
+        ..Setup::default()
+    }
+    .start();
     permits.send(()).unwrap();
     let response = server.chat("hi", json!({"stream": true})).await;
     server.stage.send_replace(Stage::Draining);
@@ -110,7 +125,11 @@ async fn a_stream_goes_on_while_the_server_drains() {
 async fn every_request_leaves_one_line_however_it_ends() {
     let (lines, _guard) = Lines::collect();
     let (fake, permits) = gated(1);
-    let server = Setup { fake, ..Setup::default() }.start();
+    let server = Setup {
+        fake,
+        ..Setup::default()
+    }
+    .start();
 
     // Hung up before there was an answer.
     let mut waiting = Box::pin(server.chat("a", json!({})));
@@ -128,7 +147,10 @@ async fn every_request_leaves_one_line_however_it_ends() {
     drop(permits);
     let line = &lines.requests()[1];
     assert!(line.contains("outcome=\"hung up\""), "{line}");
-    assert!(line.contains("status=200") && line.contains("ttft_ms="), "{line}");
+    assert!(
+        line.contains("status=200") && line.contains("ttft_ms="),
+        "{line}"
+    );
 
     text(server.chat("abc", json!({})).await).await;
     let line = &lines.requests()[2];

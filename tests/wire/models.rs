@@ -7,7 +7,11 @@ use crate::support::{Server, Setup, value};
 
 fn with_aliases(aliases: &[&str]) -> Server {
     let aliases = aliases.iter().map(ToString::to_string).collect();
-    Setup { aliases, ..Setup::default() }.start()
+    Setup {
+        aliases,
+        ..Setup::default()
+    }
+    .start()
 }
 
 #[tokio::test]
@@ -30,7 +34,10 @@ async fn an_id_with_a_slash_is_found_plain_and_encoded() {
 
     {"id":"org/fake","object":"model","created":1700000000,"owned_by":"llm-server"}
     "#);
-    assert_eq!(server.get("/v1/models/org%2Ffake").await.status(), StatusCode::OK);
+    assert_eq!(
+        server.get("/v1/models/org%2Ffake").await.status(),
+        StatusCode::OK
+    );
 }
 
 #[tokio::test]
@@ -42,7 +49,10 @@ async fn an_unknown_id_is_not_found() {
 
     {"error":{"message":"the model `gpt-4o` does not exist; this server serves `org/fake`","type":"invalid_request_error","param":"model","code":"model_not_found"}}
     "#);
-    assert_eq!(server.get("/v1/models/%ff").await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(
+        server.get("/v1/models/%ff").await.status(),
+        StatusCode::NOT_FOUND
+    );
 }
 
 #[tokio::test]

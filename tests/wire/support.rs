@@ -30,8 +30,7 @@ use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::{fmt::MakeWriter, layer::SubscriberExt};
 
 /// The model answers with the last line, so with the last message.
-const TEMPLATE: &str =
-    "{% for message in messages %}{{ message.content }}{{ '\\n' }}{% endfor %}";
+const TEMPLATE: &str = "{% for message in messages %}{{ message.content }}{{ '\\n' }}{% endfor %}";
 pub(crate) const CONTEXT: u32 = 256;
 const LOADED: u64 = 1_700_000_000;
 
@@ -74,7 +73,13 @@ pub(crate) struct Server {
 
 impl Setup {
     pub(crate) fn start(self) -> Server {
-        let Self { fake, queue, keys, aliases, limits } = self;
+        let Self {
+            fake,
+            queue,
+            keys,
+            aliases,
+            limits,
+        } = self;
         let built = engine::start(queue, move || Ok::<_, std::convert::Infallible>(fake));
         let (engine, _thread) = built.unwrap();
         let service = Service {
@@ -90,7 +95,11 @@ impl Setup {
             },
         };
         let (stage, watched) = watch::channel(Stage::Ready(Arc::new(service)));
-        Server { router: router(watched, Settings { limits, keys }), stage, engine }
+        Server {
+            router: router(watched, Settings { limits, keys }),
+            stage,
+            engine,
+        }
     }
 }
 
@@ -139,7 +148,8 @@ impl Server {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Response {
-        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+        self.send(Request::get(path).body(Body::empty()).unwrap())
+            .await
     }
 
     pub(crate) async fn show_post(&self, path: &str, body: Value) -> String {
@@ -152,7 +162,8 @@ impl Server {
 
     /// A chat with one message.
     pub(crate) async fn chat(&self, message: &str, more: Value) -> Response {
-        self.post("/v1/chat/completions", chat_body(message, more)).await
+        self.post("/v1/chat/completions", chat_body(message, more))
+            .await
     }
 
     /// Returns when no job is queued or running.
@@ -187,7 +198,9 @@ pub(crate) async fn value(response: Response) -> Value {
 
 /// The `data:` of every event, `[DONE]` left out.
 pub(crate) fn events(stream: &str) -> Vec<Value> {
-    let data = stream.lines().filter_map(|line| line.strip_prefix("data: "));
+    let data = stream
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "));
     data.filter(|data| *data != "[DONE]")
         .map(|data| serde_json::from_str(data).unwrap())
         .collect()
@@ -278,7 +291,9 @@ impl Lines {
     /// Until the guard is dropped.
     pub(crate) fn collect() -> (Self, DefaultGuard) {
         let lines = Self::default();
-        let format = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(lines.clone());
+        let format = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(lines.clone());
         let subscriber = tracing_subscriber::registry().with(format);
         (lines, tracing::subscriber::set_default(subscriber))
     }
