@@ -1,8 +1,189 @@
-//! The command line: `serve · check · schema · models · generate · version · completions`.
+//! The command line: `serve · check · schema · models · generate · bench · version · completions`.
+
+pub mod bench;
+pub mod check;
+pub mod completions;
+pub mod configured;
+pub mod generate;
+pub mod models;
+pub mod schema;
+pub mod serve;
+pub mod version;
 
 use std::process::ExitCode;
 
+use clap::{Parser, Subcommand};
+
+use crate::{
+    engine::llama::LoadError,
+    fetch::FetchError,
+    lock::VerifyError,
+    serve::{Absent, Failure, LoadFailure, LocateError, Origin},
+};
+use configured::Loaded;
+
+/// How the process ends. The table in `--help` says the same; a test holds both together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    Success = 0,
+    Failure = 1,
+    Usage = 2,
+    BadModel = 65,
+    NoModel = 66,
+    EngineDied = 70,
+    CannotWork = 78,
+}
+
+impl From<Exit> for i32 {
+    fn from(exit: Exit) -> Self {
+        exit as Self
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  success; after SIGTERM or SIGINT: drained and stopped
+    1  failure that none of the others names, such as a port in use
+    2  the command line or the configuration is wrong
+   65  the model file is corrupt, or is not the one that models.lock names
+   66  the model file is missing: `llm-server models fetch NAME` gets it
+   70  the engine died; under systemd the next process takes over its socket
+   78  the configuration is well-formed but cannot work with this model or machine
+  130  ended by a second SIGINT, without waiting for anything
+  143  ended by a second SIGTERM, without waiting for anything";
+
+/// Serves one pinned language model from one declarative file over an OpenAI-compatible HTTP API.
+#[derive(Debug, Parser)]
+#[command(name = "llm-server", version, after_help = EXIT_CODES, propagate_version = true)]
+#[command(after_long_help = format!("\
+Examples:
+  llm-server serve --fetch                     serve config.ncl; get the model first if it is missing
+  llm-server check --set 'engine.parallel = 8' what would this configuration do?
+  llm-server generate 'Name three rivers.'     one answer on the terminal, no server
+  llm-server models list                       the models that models.lock pins
+
+{EXIT_CODES}"))]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one, and it is made once"
+)]
+enum Command {
+    Serve(serve::Args),
+    Check(check::Args),
+    Schema(schema::Args),
+    Models(models::Args),
+    Generate(generate::Args),
+    Bench(bench::Args),
+    Version(version::Args),
+    Completions(completions::Args),
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    match Cli::parse().command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Schema(args) => schema::run(&args),
+        Command::Models(args) => models::run(&args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Version(args) => version::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+impl From<&Failure> for Exit {
+    fn from(failure: &Failure) -> Self {
+        match failure {
+            Failure::Listen(_)
+            | Failure::System(_)
+            | Failure::Load(LoadFailure::Engine(LoadError::Backend(_)))
+            | Failure::Load(LoadFailure::Engine(LoadError::Cancelled)) => Self::Failure,
+            Failure::File { .. } | Failure::NoKeys(_) => Self::Usage,
+            Failure::Locate(error) => error.into(),
+            Failure::Load(LoadFailure::Engine(LoadError::File { .. })) => Self::BadModel,
+            Failure::Load(
+                LoadFailure::Engine(LoadError::Context(_))
+                | LoadFailure::TrainedContext { .. }
+                | LoadFailure::Chat(_),
+            ) => Self::CannotWork,
+            Failure::EngineDied | Failure::EngineStuck => Self::EngineDied,
+        }
+    }
+}
+
+impl From<&LocateError> for Exit {
+    fn from(error: &LocateError) -> Self {
+        match error {
+            LocateError::Verify(VerifyError::Mismatch { .. })
+            | LocateError::Fetch(FetchError::Mismatch { .. }) => Self::BadModel,
+            LocateError::NoStore(_) | LocateError::Fetch(_) => Self::Failure,
+            LocateError::Verify(VerifyError::Missing { .. } | VerifyError::Read { .. })
+            | LocateError::Read { .. } => Self::NoModel,
+        }
+    }
+}
+
+/// The weights that a checked configuration means.
+pub(crate) fn origin(loaded: &Loaded, absent: Absent) -> Origin {
+    let name = &loaded.config.model.name;
+    match (&loaded.model_file, loaded.lock.get(name)) {
+        (Some(file), _) => Origin::File(file.clone()),
+        (None, Some(entry)) => Origin::Pinned {
+            name: name.clone(),
+            entry: Box::new(entry.clone()),
+            absent,
+        },
+        (None, None) => unreachable!("the configuration was checked against the lock"),
+    }
+}
+
+/// Prints an error with its causes, the way every command does.
+pub(crate) fn complain(error: &dyn std::error::Error) {
+    eprintln!("error: {error}");
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        eprintln!("  because: {deeper}");
+        cause = deeper.source();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_exit_code_is_in_the_help_text() {
+        use Exit::{BadModel, CannotWork, EngineDied, Failure, NoModel, Success, Usage};
+        let help = Cli::command().render_help().to_string();
+        for exit in [
+            Success, Failure, Usage, BadModel, NoModel, EngineDied, CannotWork,
+        ] {
+            let line = format!("{:>5}  ", i32::from(exit));
+            assert!(
+                help.lines().any(|it| it.starts_with(&line)),
+                "{exit:?} is not in\n{help}"
+            );
+        }
+    }
 }

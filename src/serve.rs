@@ -1,1 +1,273 @@
-//! (to come)
+//! The order of life: check → bind → verify → load → warm up → ready → serve → drain → join.
+
+pub(crate) mod files;
+mod http;
+mod identity;
+mod last_words;
+mod listen;
+pub(crate) mod load;
+mod loading;
+pub(crate) mod locate;
+mod signals;
+
+use std::{
+    io,
+    path::PathBuf,
+    pin::pin,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use serde_json::Value;
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::{oneshot, watch},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::{http::Http, identity::Served, loading::Loading};
+pub use self::{
+    listen::ListenError,
+    load::LoadFailure,
+    locate::{Absent, LocateError, Origin},
+};
+use crate::{
+    api::{self, Identity, Service, Settings, Stage},
+    config::Config,
+    engine::{Engine, llama},
+    systemd,
+};
+
+/// How long cut streams have to pass on their error event once the drain is over.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
+/// How long the engine may take to finish its last step and free its memory.
+const LAST_STEP: Duration = Duration::from_secs(30);
+/// How long those who came too late have to take their 503.
+const TURN_AWAY: Duration = Duration::from_secs(1);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("{field}: cannot read {}: {source}", path.display())]
+    File {
+        field: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("auth.key_files: {} holds no key; expected one key a line", .0.display())]
+    NoKeys(PathBuf),
+    #[error(transparent)]
+    Locate(#[from] LocateError),
+    #[error(transparent)]
+    Load(#[from] LoadFailure),
+    #[error(transparent)]
+    System(#[from] io::Error),
+    #[error("the engine thread panicked")]
+    EngineDied,
+    #[error("the engine did not stop within {LAST_STEP:?}")]
+    EngineStuck,
+}
+
+/// Serves until SIGTERM or SIGINT, then drains; `Ok` is a clean stop.
+///
+/// When this returns, a thread of the engine may still run: leave the process by `_exit`.
+pub fn run(config: Config, origin: Origin) -> Result<(), Failure> {
+    let template = files::template(&config)?;
+    let settings = Settings {
+        limits: config.limits.clone(),
+        keys: files::keys(&config.auth.key_files)?,
+    };
+    let sockets = listen::open(&config.listen)?;
+    let addresses: Vec<_> = sockets.iter().map(|bound| bound.address.clone()).collect();
+
+    let runtime = runtime()?;
+    let stop = CancellationToken::new();
+    let (stage, seen) = watch::channel(Stage::Loading { percent: 0 });
+    let http = {
+        let _inside = runtime.enter();
+        signals::watch(stop.clone())?;
+        Http::start(sockets, api::router(seen, settings), config.limits.receive)?
+    };
+    last_words::prepare(runtime.handle().clone(), stage.clone(), http.finish())?;
+    for address in &addresses {
+        info!(%address, model = origin.name(), "listening");
+    }
+    let life = Life {
+        addresses: addresses.join(" "),
+        config,
+        origin,
+        template,
+        stage,
+        stop,
+        http,
+    };
+    let end = runtime.block_on(life.lead());
+    runtime.shutdown_timeout(TURN_AWAY);
+    end
+}
+
+struct Life {
+    addresses: String,
+    config: Config,
+    origin: Origin,
+    template: Option<String>,
+    stage: watch::Sender<Stage>,
+    stop: CancellationToken,
+    http: Http,
+}
+
+impl Life {
+    async fn lead(self) -> Result<(), Failure> {
+        let began = Instant::now();
+        let loading = Loading {
+            origin: self.origin.clone(),
+            config: self.config.clone(),
+            template: self.template.clone(),
+            addresses: self.addresses.clone(),
+            stage: self.stage.clone(),
+            stop: self.stop.clone(),
+        };
+        let Some((located, loaded)) = loading.run().await? else {
+            info!("stopped while loading");
+            return Ok(());
+        };
+        let identity = self.identity(&located.sha256.to_string());
+        let ended = join_elsewhere(loaded.thread)?;
+        let engine = loaded.engine.clone();
+        info!(
+            model = identity.model,
+            fingerprint = identity.fingerprint,
+            seconds = began.elapsed().as_secs_f64(),
+            "ready"
+        );
+        let name = identity.model.clone();
+        self.stage.send_replace(Stage::Ready(Arc::new(Service {
+            engine: loaded.engine,
+            vocab: loaded.weights,
+            chat: loaded.chat,
+            identity,
+        })));
+        systemd::ready(&format!("Serving {name} on {}", self.addresses));
+        self.serve(name, engine, ended).await
+    }
+
+    async fn serve(
+        self,
+        name: String,
+        engine: Engine,
+        mut ended: oneshot::Receiver<bool>,
+    ) -> Result<(), Failure> {
+        let tending = tokio::spawn(systemd::tend(name, engine.clone(), self.stop.clone()));
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            _ = &mut ended => {
+                last_words::died("its thread ended");
+                std::future::pending::<()>().await;
+            }
+        }
+        self.drain(&engine).await;
+        tending.abort();
+        // What still holds the engine after this was told to end and did not.
+        let _ = tending.await;
+        engine.halt();
+        drop(engine);
+        match timeout(LAST_STEP, ended).await {
+            Ok(Ok(true)) => {
+                info!("stopped");
+                Ok(())
+            }
+            Ok(_) => Err(Failure::EngineDied),
+            Err(_) => Err(Failure::EngineStuck),
+        }
+    }
+
+    /// Nothing new is begun; what runs may end by itself until `limits.drain`, then it is told to.
+    async fn drain(&self, engine: &Engine) {
+        let limit = self.config.limits.drain;
+        let busy = engine.busy();
+        info!(
+            running = busy.running,
+            queued = busy.queued,
+            limit_s = limit.as_secs_f64(),
+            "draining"
+        );
+        systemd::stopping("Draining", limit + LAST_EVENTS + LAST_STEP);
+        self.stage.send_replace(Stage::Draining);
+        let mut finish = pin!(self.http.finish());
+        if timeout(limit, &mut finish).await.is_err() {
+            let busy = engine.busy();
+            warn!(
+                running = busy.running,
+                queued = busy.queued,
+                "drain limit reached, ending what runs"
+            );
+            engine.halt();
+            if timeout(LAST_EVENTS, &mut finish).await.is_err() {
+                warn!("clients did not take their last event");
+            }
+        }
+        let _ = timeout(TURN_AWAY, self.http.turned_away()).await;
+    }
+
+    fn identity(&self, weights_sha256: &str) -> Identity {
+        let (build, name) = (llama::build(), self.origin.name());
+        let served = Served {
+            build: &build,
+            name: &name,
+            engine: &self.config.engine,
+            weights_sha256,
+            template: self.template.as_deref(),
+        };
+        Identity {
+            model: self.origin.name(),
+            aliases: self.config.model.aliases.clone(),
+            created: SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+            fingerprint: served.fingerprint(),
+            version: served.version(),
+        }
+    }
+}
+
+/// The end of the engine thread as a message: whether it ended without a panic.
+fn join_elsewhere(engine: thread::JoinHandle<()>) -> io::Result<oneshot::Receiver<bool>> {
+    let (tell, ended) = oneshot::channel();
+    thread::Builder::new()
+        .name("engine-join".into())
+        .spawn(move || {
+            let _ = tell.send(engine.join().is_ok());
+        })?;
+    Ok(ended)
+}
+
+/// Few threads: they only move bytes and parse JSON, and every core they take is one that the engine's
+/// team of threads waits for at each step (one busy neighbour cost 2 decode threads four fifths of
+/// their speed). One thread carries some thousand events a second, many times what a CPU generates;
+/// a large machine gets a second so that one long prompt's parsing delays nobody's stream.
+fn runtime() -> io::Result<Runtime> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    Builder::new_multi_thread()
+        .worker_threads(if cores > 4 { 2 } else { 1 })
+        .max_blocking_threads(8)
+        .thread_name("http")
+        .enable_all()
+        .build()
+}
+
+/// What `GET /version` would answer under this configuration. After [`llama::init`].
+pub fn version(config: &Config, origin: &Origin) -> Result<Value, Failure> {
+    let template = files::template(config)?;
+    Ok(Served {
+        build: &llama::build(),
+        name: &origin.name(),
+        engine: &config.engine,
+        weights_sha256: &origin.sha256()?.to_string(),
+        template: template.as_deref(),
+    }
+    .version())
+}

@@ -1,0 +1,178 @@
+//! Connections: accepted, bounded in number and patience, and let go one by one when the server stops.
+
+use std::{io, pin::pin, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use rustix::process::{Resource, getrlimit};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+    task::JoinSet,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::listen::{Bound, Socket, SocketFile};
+
+/// Descriptors kept back from connections: weights, libraries, logs, downloads.
+const KEPT_DESCRIPTORS: u64 = 64;
+/// More connections than this serve nobody: the engine runs a few sequences at a time.
+const MOST_CONNECTIONS: u64 = 4096;
+
+/// The open side of the server. Dropping it closes the sockets.
+pub(crate) struct Http {
+    /// Accept loops; aborted on drop, which closes their sockets.
+    _loops: JoinSet<()>,
+    _files: Vec<SocketFile>,
+    lines: Lines,
+}
+
+#[derive(Clone)]
+struct Lines {
+    /// Connections accepted before the drain began; it waits for these.
+    open: TaskTracker,
+    /// Connections accepted later, to be told that there is nothing to get.
+    late: TaskTracker,
+    drain: CancellationToken,
+    places: Arc<Semaphore>,
+    router: Router,
+    receive: Duration,
+}
+
+impl Http {
+    /// Serves `router` on all sockets at once. `receive`: longest time for a request's header, and for
+    /// an idle connection. Call inside the runtime.
+    pub(crate) fn start(
+        sockets: Vec<Bound>,
+        router: Router,
+        receive: Duration,
+    ) -> io::Result<Self> {
+        let lines = Lines {
+            open: TaskTracker::new(),
+            late: TaskTracker::new(),
+            drain: CancellationToken::new(),
+            places: Arc::new(Semaphore::new(most_connections())),
+            router,
+            receive,
+        };
+        let mut loops = JoinSet::new();
+        let mut files = Vec::new();
+        for Bound { socket, file, .. } in sockets {
+            match socket {
+                Socket::Tcp(listener) => {
+                    loops.spawn(accept_tcp(TcpListener::from_std(listener)?, lines.clone()))
+                }
+                Socket::Unix(listener) => loops.spawn(accept_unix(
+                    UnixListener::from_std(listener)?,
+                    lines.clone(),
+                )),
+            };
+            files.extend(file);
+        }
+        Ok(Self {
+            _loops: loops,
+            _files: files,
+            lines,
+        })
+    }
+
+    /// Lets every connection go after the answer it is giving (idle ones at once), and waits for them.
+    /// New ones are still accepted and get one answer each. The drain begins at the first poll.
+    pub(crate) fn finish(&self) -> impl Future<Output = ()> + Send + 'static {
+        let lines = self.lines.clone();
+        async move {
+            lines.drain.cancel();
+            lines.open.close();
+            lines.open.wait().await;
+        }
+    }
+
+    /// A wait for those who came during the drain to have been turned away.
+    pub(crate) async fn turned_away(&self) {
+        self.lines.late.close();
+        self.lines.late.wait().await;
+    }
+}
+
+impl Lines {
+    fn take<S>(&self, stream: S, place: tokio::sync::OwnedSemaphorePermit)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let late = self.drain.is_cancelled();
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.receive)
+            .keep_alive(!late)
+            .serve_connection(
+                TokioIo::new(stream),
+                TowerToHyperService::new(self.router.clone()),
+            );
+        let drain = self.drain.clone();
+        let conversation = async move {
+            let mut connection = pin!(connection);
+            let end = tokio::select! {
+                end = connection.as_mut() => end,
+                () = drain.cancelled(), if !late => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = end {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            drop(place);
+        };
+        let tracker = if late { &self.late } else { &self.open };
+        tracker.spawn(conversation);
+    }
+}
+
+async fn accept_tcp(listener: TcpListener, lines: Lines) {
+    while let Ok(place) = Arc::clone(&lines.places).acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Tokens are small and each is wanted at once.
+                let _ = stream.set_nodelay(true);
+                lines.take(stream, place);
+            }
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+async fn accept_unix(listener: UnixListener, lines: Lines) {
+    while let Ok(place) = Arc::clone(&lines.places).acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => lines.take(stream, place),
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+/// A client that gave up before `accept` is nothing; a machine out of descriptors or memory stays so
+/// for a while and signals nobody when it is over, so this is the one place that waits by the clock.
+async fn pause(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    if !matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    ) {
+        tracing::warn!(%error, "cannot accept connections");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Below the limit of open files, so that a flood of connections cannot starve the rest of the process.
+fn most_connections() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let most = files
+        .saturating_sub(KEPT_DESCRIPTORS)
+        .clamp(1, MOST_CONNECTIONS);
+    usize::try_from(most).unwrap_or(1)
+}

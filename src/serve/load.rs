@@ -1,0 +1,109 @@
+//! From a verified file to a model that has decoded: the part of the start that `generate` shares.
+
+use std::{fmt, path::Path, sync::Arc, thread::JoinHandle};
+
+use crate::{
+    chat::{Chat, ChatError},
+    config::Config,
+    engine::{
+        self, Engine,
+        llama::{Llama, LoadError, Weights},
+    },
+};
+
+/// A model, warm and ready, and the thread that decodes.
+pub(crate) struct Loaded {
+    pub(crate) engine: Engine,
+    pub(crate) thread: JoinHandle<()>,
+    pub(crate) weights: Arc<Weights>,
+    pub(crate) chat: Chat,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadFailure {
+    #[error(transparent)]
+    Engine(#[from] LoadError),
+    #[error(
+        "engine.context = {context} is more than the {trained} tokens that the model was trained with; \
+         set it to {trained} or less, or set engine.beyond_trained_context = true and expect worse answers"
+    )]
+    TrainedContext { context: u32, trained: u32 },
+    #[error("{0}")]
+    Chat(#[from] ChatError),
+}
+
+/// What the load is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Reading weights; how far, in percent.
+    Weights(u8),
+    WarmUp,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Weights(percent) => write!(f, "{percent} %"),
+            Self::WarmUp => f.write_str("warm-up"),
+        }
+    }
+}
+
+/// Loads the model and starts its thread; returns once it has decoded. [`llama::init`] comes first.
+///
+/// `template` replaces the model's own chat template. `report` returns whether to go on.
+///
+/// [`llama::init`]: crate::engine::llama::init
+pub(crate) fn load(
+    file: &Path,
+    config: &Config,
+    template: Option<&str>,
+    report: &mut dyn FnMut(Step) -> bool,
+) -> Result<Loaded, LoadFailure> {
+    let mut last = None;
+    let weights = Weights::load(file, &config.engine, &mut |part| {
+        let percent = percent(part);
+        // The engine reports every tensor; news is only another percent.
+        let news = last.replace(percent) != Some(percent);
+        !news || report(Step::Weights(percent))
+    })?;
+    let (context, trained) = (config.engine.context, weights.trained_context());
+    if context > trained && !config.engine.beyond_trained_context {
+        return Err(LoadFailure::TrainedContext { context, trained });
+    }
+    // Before the warm-up: a template that cannot be read is cheaper to find here.
+    let chat = Chat::new(Some(&weights), template)?;
+    if !report(Step::WarmUp) {
+        return Err(LoadError::Cancelled.into());
+    }
+    let (settings, own) = (config.engine.clone(), Arc::clone(&weights));
+    let (engine, thread) = engine::start(config.limits.queue, move || Llama::open(own, &settings))?;
+    Ok(Loaded {
+        engine,
+        thread,
+        weights,
+        chat,
+    })
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to 0–100 just before"
+)]
+fn percent(part: f32) -> u8 {
+    (part * 100.0).clamp(0.0, 100.0) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percent;
+
+    #[test]
+    fn percent_stays_in_range_whatever_the_engine_reports() {
+        assert_eq!(
+            [-1.0, 0.0, 0.426, 1.0, 7.0, f32::NAN].map(percent),
+            [0, 0, 42, 100, 100, 0]
+        );
+    }
+}

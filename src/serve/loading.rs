@@ -1,0 +1,131 @@
+//! The load while the server already answers: on a thread of its own, telling clients and systemd how far it is.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Failure, last_words,
+    load::{self, LoadFailure, Loaded, Step},
+    locate::{Located, Origin},
+};
+use crate::{
+    api::Stage,
+    config::Config,
+    engine::llama::{self, LoadError},
+    systemd,
+};
+
+/// systemd waits this long for the next word, beside what reading the weights may take.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// The slowest disk or link that a start is waited for.
+const SLOWEST_BYTES_PER_S: u64 = 10_000_000;
+/// News to systemd comes no more often than this.
+const CALM: Duration = Duration::from_millis(100);
+/// How long the load may take to notice that it should stop.
+const LET_GO: Duration = Duration::from_secs(2);
+
+pub(super) struct Loading {
+    pub(super) origin: Origin,
+    pub(super) config: Config,
+    pub(super) template: Option<String>,
+    /// Where the server listens, for the status line.
+    pub(super) addresses: String,
+    pub(super) stage: watch::Sender<Stage>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Loading {
+    /// Runs the load; `None`: it was told to stop.
+    pub(super) async fn run(self) -> Result<Option<(Located, Loaded)>, Failure> {
+        let (tell, mut told) = oneshot::channel();
+        let stop = self.stop.clone();
+        thread::Builder::new().name("load".into()).spawn(move || {
+            let _ = tell.send(self.work());
+        })?;
+        let end = tokio::select! {
+            end = &mut told => end,
+            () = stop.cancelled() => {
+                systemd::stopping("Stopping before the model was loaded", LET_GO);
+                // Hashing and warming up cannot be interrupted; the process ends under them.
+                return match timeout(LET_GO, told).await {
+                    Ok(Ok(Err(Failure::Load(LoadFailure::Engine(LoadError::Cancelled))) | Ok(_))) | Err(_) => Ok(None),
+                    Ok(Ok(Err(other))) => Err(other),
+                    Ok(Err(_)) => Err(Failure::EngineDied),
+                };
+            }
+        };
+        match end {
+            Ok(loaded) => loaded.map(Some),
+            // The thread is gone without a word: it panicked, and its message is in the log.
+            Err(_) => Err(Failure::EngineDied),
+        }
+    }
+
+    fn work(self) -> Result<(Located, Loaded), Failure> {
+        let name = self.origin.name();
+        let size = self.origin.size();
+        let mut news = News {
+            addresses: self.addresses,
+            last: None,
+        };
+        let through = PATIENCE + Duration::from_secs(size / SLOWEST_BYTES_PER_S);
+
+        news.now(&format!("Verifying {name}"), through);
+        let located = self.origin.locate(|hashed| {
+            let percent = 100 * hashed / size.max(1);
+            news.calmly(&format!("Verifying {name}: {percent} %"), PATIENCE);
+        })?;
+
+        news.now(&format!("Loading {name}"), PATIENCE);
+        llama::init(last_words::died).map_err(LoadFailure::from)?;
+        let mut report = |step| {
+            match step {
+                Step::Weights(percent) => {
+                    self.stage.send_replace(Stage::Loading { percent });
+                    news.calmly(&format!("Loading {name}: {percent} %"), PATIENCE);
+                }
+                // Mapped weights come from the disk only now.
+                Step::WarmUp => news.now(&format!("Warming up {name}"), through),
+            }
+            !self.stop.is_cancelled()
+        };
+        let loaded = load::load(
+            &located.file,
+            &self.config,
+            self.template.as_deref(),
+            &mut report,
+        )?;
+        Ok((located, loaded))
+    }
+}
+
+/// What systemd is told, and when it was told last.
+struct News {
+    addresses: String,
+    last: Option<Instant>,
+}
+
+impl News {
+    fn now(&mut self, what: &str, patience: Duration) {
+        tracing::debug!("{what}");
+        systemd::loading(
+            &format!("{what} (listening on {})", self.addresses),
+            patience,
+        );
+        self.last = Some(Instant::now());
+    }
+
+    fn calmly(&mut self, what: &str, patience: Duration) {
+        if self.last.is_none_or(|last| last.elapsed() >= CALM) {
+            self.now(what, patience);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The file to load, proved to be the pinned one; fetched first when that was asked for.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    fetch::{Fetch, FetchError},
+    lock::{Digest, Entry, NoStore, Store, VerifyError},
+};
+
+/// Which weights to serve.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// An entry of `models.lock`.
+    Pinned {
+        name: String,
+        entry: Box<Entry>,
+        absent: Absent,
+    },
+    /// A file outside the lock; its digest is what it turns out to be.
+    File(PathBuf),
+}
+
+/// What to do when the pinned file is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    Refuse,
+    Fetch,
+}
+
+/// Weights that may be loaded.
+#[derive(Debug, Clone)]
+pub(crate) struct Located {
+    pub(crate) file: PathBuf,
+    pub(crate) sha256: Digest,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LocateError {
+    #[error(transparent)]
+    NoStore(#[from] NoStore),
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Read { path: PathBuf, source: io::Error },
+}
+
+impl Origin {
+    /// What the model is called towards clients and in the log.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Pinned { name, .. } => name.clone(),
+            Self::File(path) => path
+                .file_name()
+                .unwrap_or(path.as_os_str())
+                .to_string_lossy()
+                .into_owned(),
+        }
+    }
+
+    /// Bytes of the weights; 0 when they cannot be told yet.
+    pub(crate) fn size(&self) -> u64 {
+        match self {
+            Self::Pinned { entry, .. } => entry.size,
+            Self::File(path) => path.metadata().map_or(0, |about| about.len()),
+        }
+    }
+
+    /// Finds the file and its digest. `hashed` is told the bytes read so far while that takes long.
+    pub(crate) fn locate(&self, hashed: impl FnMut(u64)) -> Result<Located, LocateError> {
+        match self {
+            Self::Pinned {
+                name,
+                entry,
+                absent,
+            } => {
+                let store = Store::from_environment()?;
+                let file = match (store.verified_showing(name, entry, hashed), absent) {
+                    (Err(VerifyError::Missing { .. }), Absent::Fetch) => {
+                        Fetch::from_environment()?.entry(name, entry)?;
+                        store.verified(name, entry)?
+                    }
+                    (found, _) => found?,
+                };
+                Ok(Located {
+                    file,
+                    sha256: entry.sha256,
+                })
+            }
+            Self::File(file) => Ok(Located {
+                file: file.clone(),
+                sha256: digest(file, hashed)?,
+            }),
+        }
+    }
+
+    /// The digest without looking at a pinned file; a file outside the lock must be read.
+    pub(crate) fn sha256(&self) -> Result<Digest, LocateError> {
+        match self {
+            Self::Pinned { entry, .. } => Ok(entry.sha256),
+            Self::File(file) => digest(file, |_| ()),
+        }
+    }
+}
+
+fn digest(file: &Path, hashed: impl FnMut(u64)) -> Result<Digest, LocateError> {
+    let failed = |source| LocateError::Read {
+        path: file.into(),
+        source,
+    };
+    // Only regular files: anything else might block, or never end.
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(io::Error::other("not a regular file")));
+    }
+    // Without a store there is no place to remember the digest, so it is computed each time.
+    let store = Store::from_environment().unwrap_or_else(|_| Store::at("/nonexistent"));
+    store.digest_of_showing(file, hashed).map_err(failed)
+}

@@ -1,0 +1,39 @@
+//! Signals: the first SIGTERM or SIGINT asks for a drain, the second ends the process at once.
+
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Cancels `stop` on the first SIGTERM or SIGINT. Call inside the runtime.
+///
+/// The second one exits from within the signal handler, with 128 plus its number, so that it works
+/// also when every thread hangs. SIGHUP is survived.
+pub(crate) fn watch(stop: CancellationToken) -> io::Result<()> {
+    let asked = Arc::new(AtomicBool::new(false));
+    for number in [SIGTERM, SIGINT] {
+        // Handlers run in the order of registration: look at the flag first, then set it.
+        flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&asked))?;
+        flag::register(number, Arc::clone(&asked))?;
+    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return stop.cancel(),
+                _ = interrupt.recv() => return stop.cancel(),
+                _ = hangup.recv() => tracing::warn!("SIGHUP: there is nothing to reload; restart to read the configuration again"),
+            }
+        }
+    });
+    Ok(())
+}
