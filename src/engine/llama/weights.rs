@@ -47,8 +47,7 @@ impl Weights {
             Load::Mlock => sys::LLAMA_LOAD_MODE_MMAP_MLOCK,
         };
         params.n_gpu_layers = match config.gpu_layers {
-            GpuLayers::Auto => -1,
-            GpuLayers::All => i32::MAX,
+            GpuLayers::Auto | GpuLayers::All => -1, // what there is no GPU for stays on the CPU
             GpuLayers::Count(layers) => i32::try_from(layers).unwrap_or(i32::MAX),
         };
         params.progress_callback = Some(on_progress);
