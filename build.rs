@@ -1,4 +1,4 @@
-//! Compiles the chat shim against the llama.cpp sources that `llama-cpp-sys-2` carries, and lays the
+//! Compiles the C++ borders (chat shim, guard) against the llama.cpp sources that `llama-cpp-sys-2` carries, and lays the
 //! engine's shared libraries beside the binary so that it runs from anywhere without `LD_LIBRARY_PATH`.
 
 use std::{
@@ -8,11 +8,12 @@ use std::{
 
 fn main() {
     // `links = "llama"` of llama-cpp-sys-2 hands its output folder to direct dependents.
-    let engine = PathBuf::from(env::var("DEP_LLAMA_ROOT").expect("llama-cpp-sys-2 is a dependency"));
+    let engine =
+        PathBuf::from(env::var("DEP_LLAMA_ROOT").expect("llama-cpp-sys-2 is a dependency"));
     let source = engine_source(&engine);
-    compile_shim(&source);
+    compile_cpp(&source);
     lay_out_libraries(&engine);
-    pin(&source);
+    pin();
 }
 
 /// The vendored llama.cpp tree: only it has common/*.h, and only CMake's cache says where it is.
@@ -26,26 +27,37 @@ fn engine_source(engine: &Path) -> PathBuf {
     PathBuf::from(source)
 }
 
-fn compile_shim(source: &Path) {
-    println!("cargo:rerun-if-changed=src/chat/shim.cpp");
-    println!("cargo:rerun-if-changed=src/chat/shim.h");
+fn compile_cpp(source: &Path) {
+    let files = [
+        "src/chat/shim.cpp",
+        "src/chat/shim.h",
+        "src/engine/llama/guard.cpp",
+        "src/engine/llama/guard.h",
+    ];
+    for file in files {
+        println!("cargo:rerun-if-changed={file}");
+    }
     cc::Build::new()
         .cpp(true)
         .std("c++17")
-        .file("src/chat/shim.cpp")
+        .files(files.iter().filter(|file| file.ends_with(".cpp")))
         .includes(["include", "ggml/include", "common", "vendor", "src"].map(|dir| source.join(dir)))
         .flag_if_supported("-Wno-unused-parameter")
         .flag_if_supported("-Wno-unused-function")
+        // The source's place on this machine must not reach the binary.
         .flag(format!("-ffile-prefix-map={}=llama.cpp", source.display()))
         .pic(true)
-        .compile("llm_server_shim");
+        .compile("llm_server_cpp");
 }
 
 /// `target/<profile>/{lib,backends}`, found by run paths relative to the binary. A package installs
 /// the same two folders under `lib/llm-server`.
 fn lay_out_libraries(engine: &Path) {
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let profile = out.ancestors().nth(3).expect("OUT_DIR lies in target/<profile>/build/<crate>/out");
+    let profile = out
+        .ancestors()
+        .nth(3)
+        .expect("OUT_DIR lies in target/<profile>/build/<crate>/out");
     for libdir in ["lib", "lib64"] {
         copy_matching(&engine.join(libdir), &profile.join("lib"), ".so");
     }
@@ -58,7 +70,9 @@ fn lay_out_libraries(engine: &Path) {
 }
 
 fn copy_matching(from: &Path, to: &Path, part: &str) {
-    let Ok(entries) = fs::read_dir(from) else { return };
+    let Ok(entries) = fs::read_dir(from) else {
+        return;
+    };
     fs::create_dir_all(to).unwrap_or_else(|e| panic!("{}: {e}", to.display()));
     for entry in entries.flatten() {
         let name = entry.file_name();
@@ -71,8 +85,8 @@ fn copy_matching(from: &Path, to: &Path, part: &str) {
     }
 }
 
-/// The engine's identity: the checksum that Cargo.lock holds for its bytes, and its version.
-fn pin(source: &Path) {
+/// The engine's identity: the checksums that Cargo.lock holds for its bytes.
+fn pin() {
     println!("cargo:rerun-if-changed=Cargo.lock");
     let lock = fs::read_to_string("Cargo.lock").expect("Cargo.lock is part of the source");
     for (name, variable) in [
@@ -87,5 +101,4 @@ fn pin(source: &Path) {
             .unwrap_or_else(|| panic!("Cargo.lock has no checksum for {name}"));
         println!("cargo:rustc-env={variable}={checksum}");
     }
-    let _ = source;
 }

@@ -1,11 +1,34 @@
 //! The HTTP surface: the one table of routes and layers.
 
-use std::sync::Arc;
+mod auth;
+mod body;
+mod error;
+mod fields;
+mod health;
+mod openai;
+mod record;
+mod reply;
 
-use axum::Router;
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    http::{HeaderName, Method, header},
+    middleware,
+    routing::{get, post},
+};
 use serde_json::Value;
 use tokio::sync::watch;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{AllowHeaders, AllowOrigin, CorsLayer},
+};
 
+use self::{auth::Keys, error::ApiError};
 use crate::{
     chat::Chat,
     config::Limits,
@@ -15,7 +38,9 @@ use crate::{
 /// Where the server is in its life. Requests that need the model are answered only in `Ready`.
 #[derive(Clone)]
 pub enum Stage {
-    Loading { percent: u8 },
+    Loading {
+        percent: u8,
+    },
     Ready(Arc<Service>),
     /// SIGTERM came: running requests go on, new ones get 503.
     Draining,
@@ -53,7 +78,84 @@ pub struct Settings {
     pub keys: Vec<String>,
 }
 
+/// What every request may look at.
+struct App {
+    stage: watch::Receiver<Stage>,
+    limits: Limits,
+    keys: Keys,
+}
+
 /// The whole HTTP surface over the server's present stage.
-pub fn router(_stage: watch::Receiver<Stage>, _settings: Settings) -> Router {
-    Router::new()
+pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
+    let app = Arc::new(App {
+        stage,
+        limits: settings.limits,
+        keys: Keys::new(&settings.keys),
+    });
+    let open = Router::new()
+        .route("/health", get(health::health))
+        .route("/v1/health", get(health::health))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::health));
+    let keyed = Router::new()
+        .route("/version", get(health::version))
+        .route("/v1/models", get(openai::models::list))
+        .route("/v1/models/{*id}", get(openai::models::one))
+        .route("/v1/chat/completions", post(openai::chat::create))
+        .route("/v1/completions", post(openai::completions::create))
+        // llama-server offers these two without the prefix as well.
+        .route("/models", get(openai::models::list))
+        .route("/chat/completions", post(openai::chat::create))
+        .route_layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            auth::require_key,
+        ));
+    // Outermost last: the record sees what the panic layer made of a panic, and CORS answers
+    // preflights, which carry no key.
+    open.merge(keyed)
+        .fallback(error::no_route)
+        .method_not_allowed_fallback(error::wrong_method)
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(cors())
+        .layer(middleware::from_fn(record::keep))
+        .with_state(app)
+}
+
+/// Any page may call, with a key of its own: no cookies are read here.
+fn cors() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::mirror_request())
+        .allow_methods([
+            Method::GET,
+            Method::HEAD,
+            Method::POST,
+            Method::DELETE,
+            Method::OPTIONS,
+        ])
+        // SDKs invent new `x-stainless-*` headers with every release; `*` would leave out `authorization`.
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([
+            record::REQUEST_ID,
+            header::RETRY_AFTER,
+            HeaderName::from_static("retry-after-ms"),
+            HeaderName::from_static("x-should-retry"),
+        ])
+        .max_age(Duration::from_hours(1))
+}
+
+impl App {
+    /// The loaded model, or why there is none at the moment.
+    fn service(&self) -> Result<Arc<Service>, ApiError> {
+        match &*self.stage.borrow() {
+            Stage::Loading { .. } => Err(ApiError::Loading),
+            Stage::Ready(service) => Ok(Arc::clone(service)),
+            Stage::Draining => Err(ApiError::Draining),
+            Stage::Failed => Err(ApiError::EngineDead),
+        }
+    }
+}
+
+/// 64 unpredictable-enough bits for ids and seeds: the standard library keys every hasher afresh.
+fn random() -> u64 {
+    RandomState::new().hash_one(0_u8)
 }

@@ -16,9 +16,11 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     engine::llama::LoadError,
+    fetch::FetchError,
     lock::VerifyError,
-    serve::{Failure, LoadFailure, LocateError},
+    serve::{Absent, Failure, LoadFailure, LocateError, Origin},
 };
+use configured::Loaded;
 
 /// How the process ends. The table in `--help` says the same; a test holds both together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +76,10 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one, and it is made once"
+)]
 enum Command {
     Serve(serve::Args),
     Check(check::Args),
@@ -102,13 +108,16 @@ pub fn main() -> ExitCode {
 impl From<&Failure> for Exit {
     fn from(failure: &Failure) -> Self {
         match failure {
-            Failure::Listen(_) | Failure::System(_) => Self::Failure,
+            Failure::Listen(_)
+            | Failure::System(_)
+            | Failure::Load(LoadFailure::Engine(LoadError::Cancelled)) => Self::Failure,
             Failure::File { .. } | Failure::NoKeys(_) => Self::Usage,
             Failure::Locate(error) => error.into(),
             Failure::Load(LoadFailure::Engine(LoadError::File { .. })) => Self::BadModel,
-            Failure::Load(LoadFailure::Engine(LoadError::Cancelled)) => Self::Failure,
             Failure::Load(
-                LoadFailure::Engine(LoadError::Context(_)) | LoadFailure::TrainedContext { .. } | LoadFailure::Chat(_),
+                LoadFailure::Engine(LoadError::Context(_))
+                | LoadFailure::TrainedContext { .. }
+                | LoadFailure::Chat(_),
             ) => Self::CannotWork,
             Failure::EngineDied | Failure::EngineStuck => Self::EngineDied,
         }
@@ -118,12 +127,26 @@ impl From<&Failure> for Exit {
 impl From<&LocateError> for Exit {
     fn from(error: &LocateError) -> Self {
         match error {
-            LocateError::NoStore(_) => Self::Failure,
-            LocateError::Verify(VerifyError::Missing { .. } | VerifyError::Read { .. }) | LocateError::Read { .. } => {
-                Self::NoModel
-            }
-            LocateError::Verify(VerifyError::Mismatch { .. }) => Self::BadModel,
+            LocateError::Verify(VerifyError::Mismatch { .. })
+            | LocateError::Fetch(FetchError::Mismatch { .. }) => Self::BadModel,
+            LocateError::NoStore(_) | LocateError::Fetch(_) => Self::Failure,
+            LocateError::Verify(VerifyError::Missing { .. } | VerifyError::Read { .. })
+            | LocateError::Read { .. } => Self::NoModel,
         }
+    }
+}
+
+/// The weights that a checked configuration means.
+pub(crate) fn origin(loaded: &Loaded, absent: Absent) -> Origin {
+    let name = &loaded.config.model.name;
+    match (&loaded.model_file, loaded.lock.get(name)) {
+        (Some(file), _) => Origin::File(file.clone()),
+        (None, Some(entry)) => Origin::Pinned {
+            name: name.clone(),
+            entry: Box::new(entry.clone()),
+            absent,
+        },
+        (None, None) => unreachable!("the configuration was checked against the lock"),
     }
 }
 
@@ -152,9 +175,14 @@ mod tests {
     fn every_exit_code_is_in_the_help_text() {
         use Exit::{BadModel, CannotWork, EngineDied, Failure, NoModel, Success, Usage};
         let help = Cli::command().render_help().to_string();
-        for exit in [Success, Failure, Usage, BadModel, NoModel, EngineDied, CannotWork] {
+        for exit in [
+            Success, Failure, Usage, BadModel, NoModel, EngineDied, CannotWork,
+        ] {
             let line = format!("{:>5}  ", i32::from(exit));
-            assert!(help.lines().any(|it| it.starts_with(&line)), "{exit:?} is not in\n{help}");
+            assert!(
+                help.lines().any(|it| it.starts_with(&line)),
+                "{exit:?} is not in\n{help}"
+            );
         }
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod plan;
 pub mod sample;
 pub(crate) mod slot;
 pub(crate) mod text;
+pub mod threads;
 pub(crate) mod worker;
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -176,10 +178,10 @@ pub struct Busy {
     pub running: u32,
 }
 
-/// A cheap handle to the engine thread.
+/// A cheap handle to the engine thread. The thread ends when the last one is dropped, or by [`Engine::halt`].
 #[derive(Clone)]
 pub struct Engine {
-    inbox: mpsc::Sender<Submitted>,
+    inbox: mpsc::UnboundedSender<Submitted>,
     shared: Arc<Shared>,
 }
 
@@ -187,33 +189,118 @@ pub struct Engine {
 #[derive(Debug)]
 pub(crate) struct Submitted {
     pub(crate) job: Job,
-    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) reply: Reply,
     pub(crate) at: Instant,
 }
 
 /// What both sides of the border may look at.
 pub(crate) struct Shared {
-    pub(crate) shape: Shape,
-    pub(crate) pulse: Arc<Pulse>,
-    pub(crate) queued: AtomicU32,
-    pub(crate) running: AtomicU32,
+    shape: Shape,
+    pulse: Arc<Pulse>,
+    /// Jobs accepted and not ended.
+    held: Arc<AtomicU32>,
+    running: AtomicU32,
     /// Cancelled: finish nothing more, end every job with [`Failed::Stopped`].
-    pub(crate) halt: CancellationToken,
+    halt: CancellationToken,
 }
 
-/// Starts the engine thread. `build` runs on it, so that the context belongs to the thread that decodes;
-/// this returns once the model is built. `queue`: jobs that may wait.
+/// Starts the engine thread. `build` runs on it, because llama.cpp's worker team belongs to the thread
+/// that decodes; this returns once the model is built. `queue`: jobs that may wait.
 pub fn start<M: model::Model, E: Send + 'static>(
-    _queue: u32,
-    _build: impl FnOnce() -> Result<M, E> + Send + 'static,
-) -> Result<(Engine, std::thread::JoinHandle<()>), E> {
-    todo!()
+    queue: u32,
+    build: impl FnOnce() -> Result<M, E> + Send + 'static,
+) -> Result<(Engine, JoinHandle<()>), E> {
+    let (built, outcome) = std::sync::mpsc::sync_channel(1);
+    let run = move || {
+        let model = match build() {
+            Ok(model) => model,
+            Err(error) => return drop(built.send(Err(error))),
+        };
+        let (inbox, arrivals) = mpsc::unbounded_channel(); // bounded by `held`
+        let shared = Arc::new(Shared {
+            shape: Shape {
+                context: model.context(),
+                sequences: model.sequences(),
+                vocab: model.vocab().size(),
+                queue,
+            },
+            pulse: Arc::new(Pulse::new()),
+            held: Arc::new(AtomicU32::new(0)),
+            running: AtomicU32::new(0),
+            halt: CancellationToken::new(),
+        });
+        let engine = Engine {
+            inbox,
+            shared: Arc::clone(&shared),
+        };
+        if built.send(Ok(engine)).is_ok() {
+            worker::Worker::new(model, arrivals, shared).run();
+        }
+    };
+    let thread = thread::Builder::new().name("engine".into()).spawn(run);
+    let thread =
+        thread.unwrap_or_else(|error| panic!("the engine thread cannot be started: {error}"));
+    match outcome.recv() {
+        Ok(Ok(engine)) => Ok((engine, thread)),
+        Ok(Err(error)) => Err(error),
+        // Nothing was sent: `build` panicked. The panic goes on here.
+        Err(_) => match thread.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(()) => unreachable!("the engine thread sends before it ends"),
+        },
+    }
 }
 
 impl Engine {
     /// Queues a job and returns its events. Dropping the receiver cancels the job.
-    pub fn submit(&self, _job: Job) -> Result<mpsc::UnboundedReceiver<Event>, Refused> {
-        todo!()
+    pub fn submit(&self, job: Job) -> Result<mpsc::UnboundedReceiver<Event>, Refused> {
+        let shape = self.shared.shape;
+        if job.prompt.is_empty() {
+            return Err(Refused::Empty);
+        }
+        // At least one place is left for the answer.
+        if job.prompt.len() >= shape.context as usize {
+            return Err(Refused::TooLong {
+                prompt: job.prompt.len(),
+                context: shape.context,
+            });
+        }
+        let outside = |token: &&Token| u32::try_from(**token).map_or(true, |id| id >= shape.vocab);
+        if let Some(&token) = job.prompt.iter().find(outside) {
+            return Err(Refused::BadToken(token));
+        }
+        if self.shared.halt.is_cancelled() {
+            return Err(Refused::Stopped);
+        }
+        let place = self.place()?;
+        let (events, receiver) = mpsc::unbounded_channel(); // bounded by the job's `max_tokens`
+        let reply = Reply {
+            open: Some((events, place)),
+        };
+        let submitted = Submitted {
+            job,
+            reply,
+            at: Instant::now(),
+        };
+        match self.inbox.send(submitted) {
+            Ok(()) => Ok(receiver),
+            Err(_) => Err(Refused::Stopped),
+        }
+    }
+
+    fn place(&self) -> Result<Place, Refused> {
+        let Shape {
+            queue, sequences, ..
+        } = self.shared.shape;
+        let most = queue.saturating_add(sequences);
+        let held = &self.shared.held;
+        held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+            (held < most).then_some(held + 1)
+        })
+        .map(|_| Place(Arc::clone(held)))
+        .map_err(|held| Refused::Full {
+            queued: held.saturating_sub(sequences),
+        })
     }
 
     pub fn shape(&self) -> Shape {
@@ -221,9 +308,11 @@ impl Engine {
     }
 
     pub fn busy(&self) -> Busy {
+        let held = self.shared.held.load(Ordering::Relaxed);
+        let running = self.shared.running.load(Ordering::Relaxed).min(held);
         Busy {
-            queued: self.shared.queued.load(Ordering::Relaxed),
-            running: self.shared.running.load(Ordering::Relaxed),
+            queued: held - running,
+            running,
         }
     }
 
@@ -232,9 +321,63 @@ impl Engine {
         Arc::clone(&self.shared.pulse)
     }
 
-    /// Ends every job, running or waiting, with [`Failed::Stopped`], within one step.
+    /// Ends every job, running or waiting, with [`Failed::Stopped`], and then the engine thread.
     pub fn halt(&self) {
         self.shared.halt.cancel();
+    }
+
+    /// Returns when the engine thread takes no more jobs: halted, or dead.
+    pub async fn stopped(&self) {
+        self.inbox.closed().await;
+    }
+}
+
+/// Where a job's events go. Ends the job exactly once, at the latest when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    open: Option<(mpsc::UnboundedSender<Event>, Place)>,
+}
+
+/// A job's place in the count of those accepted and not ended.
+#[derive(Debug)]
+struct Place(Arc<AtomicU32>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Reply {
+    pub(crate) fn send(&self, event: Event) {
+        if let Some((events, _)) = &self.open {
+            // The caller may have gone; the worker notices at its next step.
+            let _ = events.send(event);
+        }
+    }
+
+    pub(crate) fn end(mut self, outcome: Result<Finished, Failed>) {
+        self.close(outcome);
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.open
+            .as_ref()
+            .is_none_or(|(events, _)| events.is_closed())
+    }
+
+    fn close(&mut self, outcome: Result<Finished, Failed>) {
+        if let Some((events, place)) = self.open.take() {
+            // First the place, so that a caller who sees the end can submit again.
+            drop(place);
+            let _ = events.send(Event::End(outcome));
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.close(Err(Failed::Stopped));
     }
 }
 

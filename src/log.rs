@@ -9,7 +9,9 @@ use tracing_subscriber::{EnvFilter, Layer, fmt, layer::SubscriberExt, util::Subs
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    #[error("{setting} = \"{filter}\" is not a log filter: {cause} (accepted: `warn`, `info`, `debug`, or `info,llm_server=debug`)")]
+    #[error(
+        "{setting} = \"{filter}\" is not a log filter: {cause} (accepted: `warn`, `info`, `debug`, or `info,llm_server=debug`)"
+    )]
     Filter {
         setting: &'static str,
         filter: String,
@@ -52,7 +54,9 @@ where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
     let colour = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
-    fmt::layer().with_writer(io::stderr as fn() -> io::Stderr).with_ansi(colour)
+    fmt::layer()
+        .with_writer(io::stderr as fn() -> io::Stderr)
+        .with_ansi(colour)
 }
 
 /// systemd sets `JOURNAL_STREAM` to the device and inode of the stream it gave us; a child whose
@@ -61,7 +65,8 @@ fn stderr_is_journal() -> bool {
     let Ok(stream) = env::var("JOURNAL_STREAM") else {
         return false;
     };
-    rustix::fs::fstat(io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+    rustix::fs::fstat(io::stderr())
+        .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
 #[cfg(test)]
@@ -70,13 +75,24 @@ mod tests {
 
     #[test]
     fn a_filter_that_cannot_be_read_names_its_setting() {
-        let error = parse("log.level", "llm_server=loud").unwrap_err().to_string();
-        assert!(error.starts_with("log.level = \"llm_server=loud\" is not"), "{error}");
+        let error = parse("log.level", "llm_server=loud")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("log.level = \"llm_server=loud\" is not"),
+            "{error}"
+        );
     }
 
     #[test]
     fn llama_is_quiet_unless_it_is_named() {
-        assert_eq!(parse("log.level", "info").unwrap().to_string(), "llama=warn,info");
-        assert_eq!(parse("log.level", "info,llama=debug").unwrap().to_string(), "llama=debug,info");
+        assert_eq!(
+            parse("log.level", "info").unwrap().to_string(),
+            "llama=warn,info"
+        );
+        assert_eq!(
+            parse("log.level", "info,llama=debug").unwrap().to_string(),
+            "llama=debug,info"
+        );
     }
 }

@@ -1,16 +1,17 @@
 //! The order of life: check → bind → verify → load → warm up → ready → serve → drain → join.
 
+pub(crate) mod files;
 mod http;
-pub(crate) mod identity;
+mod identity;
 mod last_words;
 mod listen;
 pub(crate) mod load;
-pub(crate) mod locate;
 mod loading;
+pub(crate) mod locate;
 mod signals;
 
 use std::{
-    fs, io,
+    io,
     path::PathBuf,
     pin::pin,
     sync::Arc,
@@ -75,10 +76,10 @@ pub enum Failure {
 ///
 /// When this returns, a thread of the engine may still run: leave the process by `_exit`.
 pub fn run(config: Config, origin: Origin) -> Result<(), Failure> {
-    let template = template(&config)?;
+    let template = files::template(&config)?;
     let settings = Settings {
         limits: config.limits.clone(),
-        keys: keys(&config.auth.key_files)?,
+        keys: files::keys(&config.auth.key_files)?,
     };
     let sockets = listen::open(&config.listen)?;
     let addresses: Vec<_> = sockets.iter().map(|bound| bound.address.clone()).collect();
@@ -154,7 +155,12 @@ impl Life {
         self.serve(name, engine, ended).await
     }
 
-    async fn serve(self, name: String, engine: Engine, mut ended: oneshot::Receiver<bool>) -> Result<(), Failure> {
+    async fn serve(
+        self,
+        name: String,
+        engine: Engine,
+        mut ended: oneshot::Receiver<bool>,
+    ) -> Result<(), Failure> {
         let tending = tokio::spawn(systemd::tend(name, engine.clone(), self.stop.clone()));
         tokio::select! {
             () = self.stop.cancelled() => {}
@@ -183,13 +189,22 @@ impl Life {
     async fn drain(&self, engine: &Engine) {
         let limit = self.config.limits.drain;
         let busy = engine.busy();
-        info!(running = busy.running, queued = busy.queued, limit_s = limit.as_secs_f64(), "draining");
+        info!(
+            running = busy.running,
+            queued = busy.queued,
+            limit_s = limit.as_secs_f64(),
+            "draining"
+        );
         systemd::stopping("Draining", limit + LAST_EVENTS + LAST_STEP);
         self.stage.send_replace(Stage::Draining);
         let mut finish = pin!(self.http.finish());
         if timeout(limit, &mut finish).await.is_err() {
             let busy = engine.busy();
-            warn!(running = busy.running, queued = busy.queued, "drain limit reached, ending what runs");
+            warn!(
+                running = busy.running,
+                queued = busy.queued,
+                "drain limit reached, ending what runs"
+            );
             engine.halt();
             if timeout(LAST_EVENTS, &mut finish).await.is_err() {
                 warn!("clients did not take their last event");
@@ -222,9 +237,11 @@ impl Life {
 /// The end of the engine thread as a message: whether it ended without a panic.
 fn join_elsewhere(engine: thread::JoinHandle<()>) -> io::Result<oneshot::Receiver<bool>> {
     let (tell, ended) = oneshot::channel();
-    thread::Builder::new().name("engine-join".into()).spawn(move || {
-        let _ = tell.send(engine.join().is_ok());
-    })?;
+    thread::Builder::new()
+        .name("engine-join".into())
+        .spawn(move || {
+            let _ = tell.send(engine.join().is_ok());
+        })?;
     Ok(ended)
 }
 
@@ -244,7 +261,7 @@ fn runtime() -> io::Result<Runtime> {
 
 /// What `GET /version` would answer under this configuration. After [`llama::init`].
 pub fn version(config: &Config, origin: &Origin) -> Result<Value, Failure> {
-    let template = template(config)?;
+    let template = files::template(config)?;
     Ok(Served {
         build: &llama::build(),
         name: &origin.name(),
@@ -253,57 +270,4 @@ pub fn version(config: &Config, origin: &Origin) -> Result<Value, Failure> {
         template: template.as_deref(),
     }
     .version())
-}
-
-/// The text of `model.chat_template`.
-pub(crate) fn template(config: &Config) -> Result<Option<String>, Failure> {
-    config
-        .model
-        .chat_template
-        .as_ref()
-        .map(|path| {
-            fs::read_to_string(path).map_err(|source| Failure::File {
-                field: "model.chat_template",
-                path: path.clone(),
-                source,
-            })
-        })
-        .transpose()
-}
-
-/// One key a line; empty lines and lines that begin with `#` are not keys.
-fn keys(files: &[PathBuf]) -> Result<Vec<String>, Failure> {
-    let mut keys = Vec::new();
-    for path in files {
-        let text = fs::read_to_string(path).map_err(|source| Failure::File {
-            field: "auth.key_files",
-            path: path.clone(),
-            source,
-        })?;
-        let before = keys.len();
-        let lines = text.lines().map(str::trim);
-        keys.extend(lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned));
-        // A file that was meant to lock the door and does not must not leave it open.
-        if keys.len() == before {
-            return Err(Failure::NoKeys(path.clone()));
-        }
-    }
-    Ok(keys)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_read_a_line_each_and_a_file_without_one_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("keys");
-        fs::write(&path, "# for the team\nalpha\n\n  beta \n").unwrap();
-        assert_eq!(keys(std::slice::from_ref(&path)).unwrap(), ["alpha", "beta"]);
-
-        fs::write(&path, "# nobody yet\n").unwrap();
-        assert!(matches!(keys(&[path]), Err(Failure::NoKeys(_))));
-        assert_eq!(keys(&[]).unwrap(), Vec::<String>::new());
-    }
 }

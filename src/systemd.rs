@@ -8,7 +8,7 @@ use sd_notify::NotifyState;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Busy, Engine};
+use crate::engine::{Busy, Engine, Pulse};
 
 /// How often the status line may change when no watchdog sets the pace.
 const CALM: Duration = Duration::from_secs(10);
@@ -25,7 +25,11 @@ pub fn ready(status: &str) {
 
 /// The stop was asked for and takes up to `patience`.
 pub fn stopping(status: &str, patience: Duration) {
-    notify(&[NotifyState::Stopping, extend(patience), NotifyState::Status(status)]);
+    notify(&[
+        NotifyState::Stopping,
+        extend(patience),
+        NotifyState::Status(status),
+    ]);
 }
 
 pub fn status(status: &str) {
@@ -43,22 +47,34 @@ pub async fn tend(model: String, engine: Engine, stop: CancellationToken) {
     let mut told = Busy::default();
     loop {
         tick(&mut ticks).await;
-        if watchdog.is_some_and(|limit| pulse.step_age() < limit) {
+        if watchdog.is_some_and(|limit| is_alive(&pulse, limit)) {
             notify(&[NotifyState::Watchdog]);
         }
         let busy = engine.busy();
         if busy != told {
-            let doing = if stop.is_cancelled() { "Draining" } else { "Serving" };
+            let doing = if stop.is_cancelled() {
+                "Draining"
+            } else {
+                "Serving"
+            };
             status(&describe(doing, &model, busy));
             told = busy;
         }
     }
 }
 
+/// Waiting for work is life; a step that does not end is not.
+fn is_alive(pulse: &Pulse, limit: Duration) -> bool {
+    pulse.step_age() < limit
+}
+
 /// The status line of a serving process.
 fn describe(doing: &str, model: &str, busy: Busy) -> String {
     match busy {
-        Busy { queued: 0, running: 0 } => format!("{doing} {model}: idle"),
+        Busy {
+            queued: 0,
+            running: 0,
+        } => format!("{doing} {model}: idle"),
         Busy { queued, running } => format!("{doing} {model}: {running} running, {queued} queued"),
     }
 }
@@ -97,11 +113,32 @@ mod tests {
 
     #[test]
     fn the_status_line_names_the_model_and_its_load() {
-        assert_eq!(describe("Serving", "tiny", Busy::default()), "Serving tiny: idle");
         assert_eq!(
-            describe("Serving", "tiny", Busy { queued: 1, running: 2 }),
+            describe("Serving", "tiny", Busy::default()),
+            "Serving tiny: idle"
+        );
+        assert_eq!(
+            describe(
+                "Serving",
+                "tiny",
+                Busy {
+                    queued: 1,
+                    running: 2
+                }
+            ),
             "Serving tiny: 2 running, 1 queued"
         );
+    }
+
+    #[test]
+    fn an_engine_inside_one_step_for_the_whole_interval_is_not_alive_and_an_idle_one_is() {
+        let pulse = Pulse::new();
+        assert!(is_alive(&pulse, Duration::from_millis(1)));
+        pulse.stepping();
+        assert!(is_alive(&pulse, Duration::from_hours(1)));
+        assert!(!is_alive(&pulse, Duration::ZERO));
+        pulse.waiting();
+        assert!(is_alive(&pulse, Duration::from_millis(1)));
     }
 
     #[test]

@@ -17,6 +17,11 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> ExitCode {
-    clap_complete::generate(args.shell, &mut Cli::command(), "llm-server", &mut io::stdout());
+    clap_complete::generate(
+        args.shell,
+        &mut Cli::command(),
+        "llm-server",
+        &mut io::stdout(),
+    );
     Exit::Success.into()
 }

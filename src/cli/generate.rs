@@ -9,7 +9,10 @@ use std::{
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{Exit, complain, configured::Configured};
+use super::{
+    Exit, complain,
+    configured::{Configured, Loaded as Configuration},
+};
 use crate::{
     chat::{ChatError, Delta, Parser, Rendered},
     config::Limits,
@@ -78,9 +81,13 @@ impl From<&GenerateError> for Exit {
     fn from(error: &GenerateError) -> Self {
         match error {
             GenerateError::Serve(failure) => failure.into(),
-            GenerateError::Empty | GenerateError::Stdin(_) | GenerateError::Refused(_) => Self::Usage,
+            GenerateError::Empty | GenerateError::Stdin(_) | GenerateError::Refused(_) => {
+                Self::Usage
+            }
             GenerateError::Silence => Self::EngineDied,
-            GenerateError::Chat(_) | GenerateError::Failed(_) | GenerateError::Output(_) => Self::Failure,
+            GenerateError::Chat(_) | GenerateError::Failed(_) | GenerateError::Output(_) => {
+                Self::Failure
+            }
         }
     }
 }
@@ -103,22 +110,34 @@ pub fn run(args: &Args) -> ExitCode {
     signal_hook::low_level::exit(exit.into())
 }
 
-fn answer(args: &Args, loaded: &super::Loaded) -> Result<(), GenerateError> {
+fn answer(args: &Args, loaded: &Configuration) -> Result<(), GenerateError> {
     let prompt = prompt(&args.prompt)?;
     let origin = super::origin(loaded, absent(args));
-    let template = serve::template(&loaded.config)?;
+    let template = serve::files::template(&loaded.config)?;
     let located = origin.locate(|_| ()).map_err(Failure::from)?;
     llama::init(|why| {
         eprintln!("error: the engine died: {why}");
         signal_hook::low_level::exit(Exit::EngineDied.into())
     })
     .map_err(|error| Failure::Load(error.into()))?;
-    let model = load(&located.file, &loaded.config, template.as_deref(), &mut |_| true).map_err(Failure::Load)?;
-    let rendered = match args.raw {
-        true => None,
-        false => Some(model.chat.render(&json!({"messages": [{"role": "user", "content": prompt}]}))?),
-    };
-    let events = model.engine.submit(job(args, &loaded.config.limits, &model, &prompt, rendered.as_ref()))?;
+    let model = load(
+        &located.file,
+        &loaded.config,
+        template.as_deref(),
+        &mut |_| true,
+    )
+    .map_err(Failure::Load)?;
+    let message = json!({"messages": [{"role": "user", "content": prompt}]});
+    let rendered = (!args.raw)
+        .then(|| model.chat.render(&message))
+        .transpose()?;
+    let events = model.engine.submit(job(
+        args,
+        &loaded.config.limits,
+        &model,
+        &prompt,
+        rendered.as_ref(),
+    ))?;
     let finished = print(events, rendered.as_ref())?;
     if finished.reason == Finish::Length {
         eprintln!("(cut after {} tokens)", finished.usage.completion_tokens);
@@ -127,19 +146,35 @@ fn answer(args: &Args, loaded: &super::Loaded) -> Result<(), GenerateError> {
 }
 
 fn absent(args: &Args) -> Absent {
-    if args.fetch { Absent::Fetch } else { Absent::Refuse }
+    if args.fetch {
+        Absent::Fetch
+    } else {
+        Absent::Refuse
+    }
 }
 
 fn prompt(argument: &str) -> Result<String, GenerateError> {
     let mut text = argument.to_owned();
     if argument == "-" {
         text.clear();
-        io::stdin().read_to_string(&mut text).map_err(GenerateError::Stdin)?;
+        io::stdin()
+            .read_to_string(&mut text)
+            .map_err(GenerateError::Stdin)?;
     }
-    if text.trim().is_empty() { Err(GenerateError::Empty) } else { Ok(text) }
+    if text.trim().is_empty() {
+        Err(GenerateError::Empty)
+    } else {
+        Ok(text)
+    }
 }
 
-fn job(args: &Args, limits: &Limits, model: &Loaded, prompt: &str, rendered: Option<&Rendered>) -> Job {
+fn job(
+    args: &Args,
+    limits: &Limits,
+    model: &Loaded,
+    prompt: &str,
+    rendered: Option<&Rendered>,
+) -> Job {
     let vocab = &model.weights;
     let text = rendered.map_or(prompt, |rendered| &rendered.prompt);
     let tokens = vocab.tokenize(text, true, rendered.is_some());
@@ -147,10 +182,17 @@ fn job(args: &Args, limits: &Limits, model: &Loaded, prompt: &str, rendered: Opt
     Job {
         prompt: tokens,
         max_tokens: args.max_tokens.or(limits.max_tokens).unwrap_or(u32::MAX),
-        sampling: Sampling { temperature: args.temperature, seed: args.seed, ..Sampling::default() },
+        sampling: Sampling {
+            temperature: args.temperature,
+            seed: args.seed,
+            ..Sampling::default()
+        },
         grammar: rendered.and_then(|rendered| rendered.grammar.clone()),
         stop: rendered.map_or_else(Vec::new, |rendered| rendered.stops.clone()),
-        visible: visible.iter().flat_map(|text| vocab.tokenize(text, false, true)).collect(),
+        visible: visible
+            .iter()
+            .flat_map(|text| vocab.tokenize(text, false, true))
+            .collect(),
         ignore_eos: false,
         logprobs: None,
         tenant: 0,
@@ -160,7 +202,10 @@ fn job(args: &Args, limits: &Limits, model: &Loaded, prompt: &str, rendered: Opt
 }
 
 /// Writes the answer to stdout as it comes, and a model's reasoning to stderr.
-fn print(mut events: UnboundedReceiver<Event>, rendered: Option<&Rendered>) -> Result<Finished, GenerateError> {
+fn print(
+    mut events: UnboundedReceiver<Event>,
+    rendered: Option<&Rendered>,
+) -> Result<Finished, GenerateError> {
     let mut parser = rendered.map(Parser::new).transpose()?;
     let mut out = io::stdout().lock();
     loop {
@@ -168,16 +213,27 @@ fn print(mut events: UnboundedReceiver<Event>, rendered: Option<&Rendered>) -> R
             Event::Started { .. } => continue,
             Event::Text(piece) => match &mut parser {
                 Some(parser) => (parser.push(&piece.text), None),
-                None => (vec![Delta { content: Some(piece.text), ..Delta::default() }], None),
+                None => (
+                    vec![Delta {
+                        content: Some(piece.text),
+                        ..Delta::default()
+                    }],
+                    None,
+                ),
             },
-            Event::End(end) => (parser.as_mut().map_or_else(Vec::new, Parser::finish), Some(end?)),
+            Event::End(end) => (
+                parser.as_mut().map_or_else(Vec::new, Parser::finish),
+                Some(end?),
+            ),
         };
         for delta in deltas {
             if let Some(text) = delta.reasoning_content {
                 eprint!("{text}");
             }
             let text = delta.content.unwrap_or_default();
-            out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(GenerateError::Output)?;
+            out.write_all(text.as_bytes())
+                .and_then(|()| out.flush())
+                .map_err(GenerateError::Output)?;
         }
         if let Some(finished) = finished {
             writeln!(out).map_err(GenerateError::Output)?;

@@ -14,8 +14,8 @@ use crate::{
 ///
 /// The address answers at once (503 while the model loads); `/health` turns 200 when the model has
 /// decoded. On SIGTERM or SIGINT new requests get 503, running ones finish until `limits.drain`.
-/// A second signal ends the process at once. Under systemd: Type=notify, WatchdogSec= and sockets of a
-/// .socket unit work as they are.
+/// A second signal ends the process at once. Under systemd, `Type=notify`, `WatchdogSec=` and the sockets
+/// of a socket unit work as they are.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -32,7 +32,11 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> ExitCode {
-    let absent = if args.fetch { Absent::Fetch } else { Absent::Refuse };
+    let absent = if args.fetch {
+        Absent::Fetch
+    } else {
+        Absent::Refuse
+    };
     let loaded = match args.configured.load() {
         Ok(loaded) => loaded,
         Err(error) => return error.report(),

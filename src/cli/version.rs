@@ -55,14 +55,20 @@ fn table(version: &Value) -> String {
     let mut lines = Vec::new();
     flatten("", version, &mut lines);
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    lines.iter().map(|(name, text)| format!("{name:width$}  {text}\n")).collect()
+    lines.iter().fold(String::new(), |table, (name, text)| {
+        table + &format!("{name:width$}  {text}\n")
+    })
 }
 
 fn flatten(path: &str, value: &Value, lines: &mut Vec<(String, String)>) {
     match value {
         Value::Object(fields) => {
             for (name, field) in fields {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
                 flatten(&path, field, lines);
             }
         }
@@ -75,7 +81,9 @@ fn flatten(path: &str, value: &Value, lines: &mut Vec<(String, String)>) {
 }
 
 fn word(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -86,7 +94,8 @@ mod tests {
 
     #[test]
     fn nested_fields_are_shown_by_their_path() {
-        let version = json!({"version": "1", "cpu_features": ["AVX", "AVX2"], "model": {"name": "tiny"}});
+        let version =
+            json!({"version": "1", "cpu_features": ["AVX", "AVX2"], "model": {"name": "tiny"}});
         insta::assert_snapshot!(table(&version), @r"
         version       1
         cpu_features  AVX, AVX2

@@ -1,6 +1,11 @@
 //! A model for tests: no weights, a byte-level vocabulary, and answers that follow from the prompt.
 
-use super::{Token, model::Vocab};
+use std::collections::BTreeMap;
+
+use super::{
+    Grammar, Sampling, Token,
+    model::{DecodeError, Model, Row, SampleError, Sampled, Vocab},
+};
 
 /// 256 byte tokens, then `<eos>` (256) and `<tool>` (257, a control token).
 pub struct FakeVocab;
@@ -11,9 +16,11 @@ impl Vocab for FakeVocab {
     fn size(&self) -> u32 {
         258
     }
+
     fn tokenize(&self, text: &str, _add_special: bool, _parse_special: bool) -> Vec<Token> {
         text.bytes().map(Token::from).collect()
     }
+
     fn piece(&self, token: Token, special: bool, out: &mut Vec<u8>) {
         match u8::try_from(token) {
             Ok(byte) => out.push(byte),
@@ -22,18 +29,140 @@ impl Vocab for FakeVocab {
             Err(_) => {}
         }
     }
+
     fn is_eog(&self, token: Token) -> bool {
         token == EOS
     }
 }
 
-/// Answers every prompt by repeating it (after its last newline, if any), then `<eos>`.
+/// What goes wrong in a [`Fake`], asked before each decode.
+pub type Fault = Box<dyn FnMut(&[Row]) -> Option<DecodeError> + Send>;
+
+/// Answers a prompt that ends with a newline by repeating its last line, then `<eos>`. It knows only what
+/// was decoded into its sequences, so a scheduler that loses or mixes up a token gets a wrong answer.
 pub struct Fake {
-    _todo: (),
+    context: u32,
+    batch: usize,
+    sequences: Vec<Vec<Token>>,
+    /// What follows each row that asked for logits.
+    next: BTreeMap<usize, Token>,
+    fault: Fault,
 }
 
 impl Fake {
-    pub fn new(_sequences: u32, _context: u32) -> Self {
-        todo!()
+    pub fn new(sequences: u32, context: u32) -> Self {
+        Self {
+            context,
+            batch: 64,
+            sequences: vec![Vec::new(); sequences as usize],
+            next: BTreeMap::new(),
+            fault: Box::new(|_| None),
+        }
+    }
+
+    #[must_use]
+    pub fn with_fault(mut self, fault: Fault) -> Self {
+        self.fault = fault;
+        self
+    }
+}
+
+/// The next token after `tokens`: what follows the last newline repeats, byte by byte, the line before it.
+fn answer(tokens: &[Token]) -> Token {
+    let newline = Token::from(b'\n');
+    let Some(end) = tokens.iter().rposition(|&token| token == newline) else {
+        return newline;
+    };
+    let line = tokens[..end]
+        .rsplit(|&token| token == newline)
+        .next()
+        .unwrap_or_default();
+    line.get(tokens.len() - end - 1).copied().unwrap_or(EOS)
+}
+
+impl Model for Fake {
+    type Sampler = ();
+
+    fn vocab(&self) -> &dyn Vocab {
+        &FakeVocab
+    }
+
+    fn context(&self) -> u32 {
+        self.context
+    }
+
+    fn sequences(&self) -> u32 {
+        u32::try_from(self.sequences.len()).unwrap_or(u32::MAX)
+    }
+
+    fn batch(&self) -> usize {
+        self.batch
+    }
+
+    fn ubatch(&self) -> usize {
+        self.batch / 4
+    }
+
+    fn decode(&mut self, rows: &[Row], abandoned: &dyn Fn() -> bool) -> Result<(), DecodeError> {
+        if let Some(error) = (self.fault)(rows) {
+            return Err(error);
+        }
+        if abandoned() {
+            return Err(DecodeError::Abandoned);
+        }
+        if rows.len() > self.batch || rows.is_empty() {
+            return Err(DecodeError::Refused(format!("{} rows", rows.len())));
+        }
+        self.next.clear();
+        for (at, row) in rows.iter().enumerate() {
+            let tokens = &mut self.sequences[row.sequence as usize];
+            if tokens.len() != row.position as usize || row.position >= self.context {
+                return Err(DecodeError::Refused(format!(
+                    "position {} after {}",
+                    row.position,
+                    tokens.len()
+                )));
+            }
+            tokens.push(row.token);
+            if row.logits {
+                self.next.insert(at, answer(tokens));
+            }
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, sequence: u32, from: u32) -> bool {
+        self.sequences[sequence as usize].truncate(from as usize);
+        true
+    }
+
+    fn reset(&mut self) -> Result<(), DecodeError> {
+        self.sequences.iter_mut().for_each(Vec::clear);
+        Ok(())
+    }
+
+    fn sampler(&mut self, _: &Sampling, grammar: Option<&Grammar>) -> Result<(), String> {
+        match grammar {
+            Some(grammar) if grammar.gbnf.contains("bad") => {
+                Err("the grammar cannot be parsed".into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn observe(&mut self, (): &mut (), _: Token) {}
+
+    fn sample(
+        &mut self,
+        (): &mut (),
+        row: usize,
+        logprobs: Option<u8>,
+    ) -> Result<Sampled, SampleError> {
+        let token = *self.next.get(&row).ok_or(SampleError::NotFinite)?;
+        let scores = logprobs.map(|top| {
+            let others = [(token, -0.5), (EOS, -1.5)];
+            (-0.5, others.into_iter().take(usize::from(top)).collect())
+        });
+        Ok(Sampled { token, scores })
     }
 }

@@ -41,9 +41,21 @@ pub enum DecodeError {
     /// The batch was refused; nothing changed.
     #[error("{0}")]
     Refused(String),
+    /// The caller gave up; whole ubatches of the batch may have been computed.
+    #[error("abandoned")]
+    Abandoned,
     /// The context is broken and must not be used again.
     #[error("{0}")]
     Broken(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SampleError {
+    /// In words for the client: the request's own constraint cannot be followed any further.
+    #[error("{0}")]
+    Grammar(String),
+    #[error("no finite logits")]
+    NotFinite,
 }
 
 /// The device behind the engine thread.
@@ -60,8 +72,9 @@ pub trait Model: 'static {
     /// Most rows that the device computes at once.
     fn ubatch(&self) -> usize;
 
-    /// Computes all rows or none. Rows of one sequence are in rising position, sequences ascending.
-    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError>;
+    /// Computes all rows or none. Rows of one sequence are in rising position, sequences ascending, one
+    /// row a sequence asks for logits. `abandoned` is asked now and then whether anybody still waits.
+    fn decode(&mut self, rows: &[Row], abandoned: &dyn Fn() -> bool) -> Result<(), DecodeError>;
     /// Forgets positions `from..` of a sequence. `false`: it cannot be cut there and is now empty.
     fn truncate(&mut self, sequence: u32, from: u32) -> bool;
     /// Empties every sequence, also after [`DecodeError::Broken`].
@@ -76,11 +89,10 @@ pub trait Model: 'static {
     /// Shows the sampler a token that it did not choose (of the prompt).
     fn observe(&mut self, sampler: &mut Self::Sampler, token: Token);
     /// Chooses and accepts a token from the logits of row `row` of the last `decode`.
-    /// `Err`: the grammar allows nothing, in words for the client.
     fn sample(
         &mut self,
         sampler: &mut Self::Sampler,
         row: usize,
         logprobs: Option<u8>,
-    ) -> Result<Sampled, String>;
+    ) -> Result<Sampled, SampleError>;
 }

@@ -68,6 +68,31 @@ impl Default for Sampling {
     }
 }
 
+impl Sampling {
+    /// Whether the most likely token is always taken.
+    pub fn is_greedy(&self) -> bool {
+        self.temperature <= 0.0 && self.mirostat == 0
+    }
+
+    pub(crate) fn penalises(&self) -> bool {
+        let neutral = (
+            self.repeat_penalty,
+            self.frequency_penalty,
+            self.presence_penalty,
+        );
+        self.repeat_last_n != 0 && neutral != (1.0, 0.0, 0.0)
+    }
+
+    pub(crate) fn dries(&self) -> bool {
+        self.dry_multiplier > 0.0 && self.dry_base >= 1.0 && self.dry_penalty_last_n != 0
+    }
+
+    /// Whether the sampler must see the prompt's tokens.
+    pub(crate) fn looks_back(&self) -> bool {
+        self.penalises() || self.dries()
+    }
+}
+
 /// A GBNF grammar that the answer must follow.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Grammar {

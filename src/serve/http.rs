@@ -47,7 +47,11 @@ struct Lines {
 impl Http {
     /// Serves `router` on all sockets at once. `receive`: longest time for a request's header, and for
     /// an idle connection. Call inside the runtime.
-    pub(crate) fn start(sockets: Vec<Bound>, router: Router, receive: Duration) -> io::Result<Self> {
+    pub(crate) fn start(
+        sockets: Vec<Bound>,
+        router: Router,
+        receive: Duration,
+    ) -> io::Result<Self> {
         let lines = Lines {
             open: TaskTracker::new(),
             late: TaskTracker::new(),
@@ -60,12 +64,21 @@ impl Http {
         let mut files = Vec::new();
         for Bound { socket, file, .. } in sockets {
             match socket {
-                Socket::Tcp(listener) => loops.spawn(accept_tcp(TcpListener::from_std(listener)?, lines.clone())),
-                Socket::Unix(listener) => loops.spawn(accept_unix(UnixListener::from_std(listener)?, lines.clone())),
+                Socket::Tcp(listener) => {
+                    loops.spawn(accept_tcp(TcpListener::from_std(listener)?, lines.clone()))
+                }
+                Socket::Unix(listener) => loops.spawn(accept_unix(
+                    UnixListener::from_std(listener)?,
+                    lines.clone(),
+                )),
             };
             files.extend(file);
         }
-        Ok(Self { _loops: loops, _files: files, lines })
+        Ok(Self {
+            _loops: loops,
+            _files: files,
+            lines,
+        })
     }
 
     /// Lets every connection go after the answer it is giving (idle ones at once), and waits for them.
@@ -96,7 +109,10 @@ impl Lines {
             .timer(TokioTimer::new())
             .header_read_timeout(self.receive)
             .keep_alive(!late)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router.clone()));
+            .serve_connection(
+                TokioIo::new(stream),
+                TowerToHyperService::new(self.router.clone()),
+            );
         let drain = self.drain.clone();
         let conversation = async move {
             let mut connection = pin!(connection);
@@ -143,7 +159,10 @@ async fn accept_unix(listener: UnixListener, lines: Lines) {
 /// for a while and signals nobody when it is over, so this is the one place that waits by the clock.
 async fn pause(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+    if !matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    ) {
         tracing::warn!(%error, "cannot accept connections");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -152,6 +171,8 @@ async fn pause(error: &io::Error) {
 /// Below the limit of open files, so that a flood of connections cannot starve the rest of the process.
 fn most_connections() -> usize {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let most = files.saturating_sub(KEPT_DESCRIPTORS).clamp(1, MOST_CONNECTIONS);
+    let most = files
+        .saturating_sub(KEPT_DESCRIPTORS)
+        .clamp(1, MOST_CONNECTIONS);
     usize::try_from(most).unwrap_or(1)
 }

@@ -5,10 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    config::EngineConfig,
-    engine::llama::Build,
-};
+use crate::{config::EngineConfig, engine::llama::Build};
 
 /// Everything that decides an answer, apart from the request.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +22,12 @@ pub(crate) struct Served<'a> {
 impl Served<'_> {
     /// `system_fingerprint`: `fp_` and 16 hex digits.
     pub(crate) fn fingerprint(&self) -> String {
-        let parts = format!("{}\n{}\n{}", self.build.source_sha256, self.weights_sha256, self.configuration_sha256());
+        let parts = format!(
+            "{}\n{}\n{}",
+            self.build.source_sha256,
+            self.weights_sha256,
+            self.configuration_sha256()
+        );
         format!("fp_{}", &sha256(parts.as_bytes())[..16])
     }
 
@@ -64,10 +66,12 @@ pub(crate) fn built(build: &Build) -> Value {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    Sha256::digest(bytes)
+        .iter()
+        .fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
 }
 
 #[cfg(test)]
@@ -87,25 +91,56 @@ mod tests {
     }
 
     fn engine(setting: &str) -> EngineConfig {
-        let known = KnownModel { name: "tiny".into(), trained_context: None };
-        let source = Source::new("test.ncl", format!("{{ model.name = \"tiny\", {setting} }}"));
+        let known = KnownModel {
+            name: "tiny".into(),
+            trained_context: None,
+        };
+        let source = Source::new(
+            "test.ncl",
+            format!("{{ model.name = \"tiny\", {setting} }}"),
+        );
         config::load(&source, &[], &[known]).unwrap().engine
     }
 
     #[test]
     fn the_fingerprint_changes_with_each_thing_that_decides_an_answer_and_with_nothing_else() {
         let (build, engine, template) = (build(), engine(""), "{{ messages }}");
-        let served = Served { build: &build, name: "tiny", engine: &engine, weights_sha256: "w", template: None };
+        let served = Served {
+            build: &build,
+            name: "tiny",
+            engine: &engine,
+            weights_sha256: "w",
+            template: None,
+        };
         let first = served.fingerprint();
         assert_eq!(first.len(), "fp_".len() + 16);
 
-        let other_build = Build { source_sha256: "bb".into(), ..build.clone() };
+        let other_build = Build {
+            source_sha256: "bb".into(),
+            ..build.clone()
+        };
         let other_engine = self::engine("engine.kv.k = 'q8_0");
         let changed = [
-            Served { build: &other_build, ..served }.fingerprint(),
-            Served { engine: &other_engine, ..served }.fingerprint(),
-            Served { weights_sha256: "v", ..served }.fingerprint(),
-            Served { template: Some(template), ..served }.fingerprint(),
+            Served {
+                build: &other_build,
+                ..served
+            }
+            .fingerprint(),
+            Served {
+                engine: &other_engine,
+                ..served
+            }
+            .fingerprint(),
+            Served {
+                weights_sha256: "v",
+                ..served
+            }
+            .fingerprint(),
+            Served {
+                template: Some(template),
+                ..served
+            }
+            .fingerprint(),
         ];
         for (index, one) in changed.iter().enumerate() {
             assert_ne!(*one, first);
@@ -113,6 +148,13 @@ mod tests {
         }
 
         let elsewhere = self::engine("listen = \"127.0.0.1:1\", log.level = \"debug\"");
-        assert_eq!(Served { engine: &elsewhere, ..served }.fingerprint(), first);
+        assert_eq!(
+            Served {
+                engine: &elsewhere,
+                ..served
+            }
+            .fingerprint(),
+            first
+        );
     }
 }

@@ -87,3 +87,61 @@ fn within(start: impl FnOnce(SyncSender<()>)) -> Receiver<()> {
     start(done);
     end
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{env, future::pending, process::Command};
+
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    /// Set in the process that is to die.
+    const VICTIM: &str = "LLM_SERVER_TEST_VICTIM";
+
+    #[test]
+    fn death_ends_the_process_with_70_within_a_second_although_the_runtime_hangs() {
+        if env::var_os(VICTIM).is_some() {
+            die_with_a_stuck_runtime();
+        }
+        let (_, module) = module_path!().split_once("::").unwrap();
+        let name = format!(
+            "{module}::death_ends_the_process_with_70_within_a_second_although_the_runtime_hangs"
+        );
+        let began = Instant::now();
+        let status = Command::new(env::current_exe().unwrap())
+            .args(["--exact", &name, "--test-threads", "1"])
+            .env(VICTIM, "1")
+            .output()
+            .unwrap()
+            .status;
+        assert_eq!(status.code(), Some(70));
+        // GRACE, and what a busy machine needs to start a process.
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+
+    fn die_with_a_stuck_runtime() -> ! {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .build()
+            .unwrap();
+        let (stuck, is_stuck) = mpsc::channel();
+        runtime.spawn(async move {
+            stuck.send(()).unwrap();
+            loop {
+                thread::park();
+            }
+        });
+        is_stuck.recv().unwrap();
+        let (stage, _) = watch::channel(Stage::Loading { percent: 0 });
+        prepare(runtime.handle().clone(), stage, pending()).unwrap();
+        died("a test");
+        loop {
+            thread::park();
+        }
+    }
+}

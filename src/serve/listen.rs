@@ -32,13 +32,17 @@ pub(crate) enum Socket {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    #[error("listen = \"{address}\": the address is in use by another process; stop it, or choose another port (port 0 takes any free one)")]
+    #[error(
+        "listen = \"{address}\": the address is in use by another process; stop it, or choose another port (port 0 takes any free one)"
+    )]
     InUse { address: String },
     #[error("listen = \"{address}\": {cause}")]
     Bind { address: String, cause: io::Error },
     #[error("listen = \"unix:{}\": a file that is no socket stands there", .0.display())]
     NotASocket(PathBuf),
-    #[error("socket {index} from the service manager is neither a TCP nor a Unix stream listener: {cause}")]
+    #[error(
+        "socket {index} from the service manager is neither a TCP nor a Unix stream listener: {cause}"
+    )]
     Inherited { index: usize, cause: io::Error },
 }
 
@@ -46,7 +50,9 @@ pub enum ListenError {
 pub(crate) fn open(listen: &Listen) -> Result<Vec<Bound>, ListenError> {
     let mut passed = ListenFd::from_env();
     if passed.len() > 0 {
-        return (0..passed.len()).map(|index| inherit(&mut passed, index)).collect();
+        return (0..passed.len())
+            .map(|index| inherit(&mut passed, index))
+            .collect();
     }
     match listen {
         Listen::Tcp(address) => bind_tcp(*address),
@@ -57,7 +63,9 @@ pub(crate) fn open(listen: &Listen) -> Result<Vec<Bound>, ListenError> {
 
 fn inherit(passed: &mut ListenFd, index: usize) -> Result<Bound, ListenError> {
     let lost = || io::Error::from(ErrorKind::NotFound);
-    let tcp = passed.take_tcp_listener(index).and_then(|it| it.ok_or_else(lost));
+    let tcp = passed
+        .take_tcp_listener(index)
+        .and_then(|it| it.ok_or_else(lost));
     let bound = match tcp {
         Ok(listener) => tcp_bound(listener),
         Err(_) => passed
@@ -65,7 +73,9 @@ fn inherit(passed: &mut ListenFd, index: usize) -> Result<Bound, ListenError> {
             .and_then(|it| it.ok_or_else(lost))
             .and_then(|listener| {
                 let address = listener.local_addr()?;
-                let path = address.as_pathname().map_or_else(|| "(unnamed)".into(), Path::to_string_lossy);
+                let path = address
+                    .as_pathname()
+                    .map_or_else(|| "(unnamed)".into(), Path::to_string_lossy);
                 unix_bound(listener, format!("unix:{path}"), None)
             }),
     };
@@ -77,22 +87,36 @@ fn bind_tcp(address: SocketAddr) -> Result<Bound, ListenError> {
     TcpListener::bind(address)
         .and_then(tcp_bound)
         .map_err(|cause| match cause.kind() {
-            ErrorKind::AddrInUse => ListenError::InUse { address: address.to_string() },
-            _ => ListenError::Bind { address: address.to_string(), cause },
+            ErrorKind::AddrInUse => ListenError::InUse {
+                address: address.to_string(),
+            },
+            _ => ListenError::Bind {
+                address: address.to_string(),
+                cause,
+            },
         })
 }
 
 fn tcp_bound(listener: TcpListener) -> io::Result<Bound> {
     listener.set_nonblocking(true)?;
     let address = format!("http://{}", listener.local_addr()?);
-    Ok(Bound { socket: Socket::Tcp(listener), address, file: None })
+    Ok(Bound {
+        socket: Socket::Tcp(listener),
+        address,
+        file: None,
+    })
 }
 
 fn bind_unix(path: &Path) -> Result<Bound, ListenError> {
     let address = format!("unix:{}", path.display());
-    let failed = |cause| ListenError::Bind { address: address.clone(), cause };
+    let failed = |cause| ListenError::Bind {
+        address: address.clone(),
+        cause,
+    };
     match fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => return Err(ListenError::NotASocket(path.into())),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(ListenError::NotASocket(path.into()));
+        }
         Ok(_) if UnixStream::connect(path).is_ok() => return Err(ListenError::InUse { address }),
         // Nobody answers: a process that was killed left it behind.
         Ok(_) => fs::remove_file(path).map_err(failed)?,
@@ -108,9 +132,17 @@ fn bind_unix(path: &Path) -> Result<Bound, ListenError> {
         .map_err(failed)
 }
 
-fn unix_bound(listener: UnixListener, address: String, file: Option<SocketFile>) -> io::Result<Bound> {
+fn unix_bound(
+    listener: UnixListener,
+    address: String,
+    file: Option<SocketFile>,
+) -> io::Result<Bound> {
     listener.set_nonblocking(true)?;
-    Ok(Bound { socket: Socket::Unix(listener), address, file })
+    Ok(Bound {
+        socket: Socket::Unix(listener),
+        address,
+        file,
+    })
 }
 
 /// The file of a Unix socket; dropping it removes the file.
@@ -135,7 +167,10 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
 
         let bound = bind_unix(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o660
+        );
         assert!(matches!(bind_unix(&path), Err(ListenError::InUse { .. })));
 
         drop(bound);
@@ -154,9 +189,13 @@ mod tests {
     #[test]
     fn a_port_in_use_is_named() {
         let first = bind_tcp(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let Socket::Tcp(listener) = &first.socket else { unreachable!() };
+        let Socket::Tcp(listener) = &first.socket else {
+            unreachable!()
+        };
         let address = listener.local_addr().unwrap();
-        let Err(error) = bind_tcp(address) else { panic!("{address} was bound twice") };
+        let Err(error) = bind_tcp(address) else {
+            panic!("{address} was bound twice")
+        };
         assert!(error.to_string().contains(&address.to_string()), "{error}");
         assert!(matches!(error, ListenError::InUse { .. }));
     }

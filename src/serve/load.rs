@@ -78,7 +78,12 @@ pub(crate) fn load(
     }
     let (settings, own) = (config.engine.clone(), Arc::clone(&weights));
     let (engine, thread) = engine::start(config.limits.queue, move || Llama::open(own, &settings))?;
-    Ok(Loaded { engine, thread, weights, chat })
+    Ok(Loaded {
+        engine,
+        thread,
+        weights,
+        chat,
+    })
 }
 
 #[expect(
@@ -96,6 +101,9 @@ mod tests {
 
     #[test]
     fn percent_stays_in_range_whatever_the_engine_reports() {
-        assert_eq!([-1.0, 0.0, 0.426, 1.0, 7.0, f32::NAN].map(percent), [0, 0, 42, 100, 100, 0]);
+        assert_eq!(
+            [-1.0, 0.0, 0.426, 1.0, 7.0, f32::NAN].map(percent),
+            [0, 0, 42, 100, 100, 0]
+        );
     }
 }

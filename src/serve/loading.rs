@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// systemd waits this long for the next word, beside what reading the weights may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// The slowest disk or link that a start is waited for.
 const SLOWEST_BYTES_PER_S: u64 = 10_000_000;
 /// News to systemd comes no more often than this.
@@ -72,7 +72,10 @@ impl Loading {
     fn work(self) -> Result<(Located, Loaded), Failure> {
         let name = self.origin.name();
         let size = self.origin.size();
-        let mut news = News { addresses: self.addresses, last: None };
+        let mut news = News {
+            addresses: self.addresses,
+            last: None,
+        };
         let through = PATIENCE + Duration::from_secs(size / SLOWEST_BYTES_PER_S);
 
         news.now(&format!("Verifying {name}"), through);
@@ -94,7 +97,12 @@ impl Loading {
             }
             !self.stop.is_cancelled()
         };
-        let loaded = load::load(&located.file, &self.config, self.template.as_deref(), &mut report)?;
+        let loaded = load::load(
+            &located.file,
+            &self.config,
+            self.template.as_deref(),
+            &mut report,
+        )?;
         Ok((located, loaded))
     }
 }
@@ -108,7 +116,10 @@ struct News {
 impl News {
     fn now(&mut self, what: &str, patience: Duration) {
         tracing::debug!("{what}");
-        systemd::loading(&format!("{what} (listening on {})", self.addresses), patience);
+        systemd::loading(
+            &format!("{what} (listening on {})", self.addresses),
+            patience,
+        );
         self.last = Some(Instant::now());
     }
 

@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::lock::{Digest, Entry, NoStore, Store, VerifyError};
+use crate::{
+    fetch::{Fetch, FetchError},
+    lock::{Digest, Entry, NoStore, Store, VerifyError},
+};
 
 /// Which weights to serve.
 #[derive(Debug, Clone)]
@@ -13,7 +16,7 @@ pub enum Origin {
     /// An entry of `models.lock`.
     Pinned {
         name: String,
-        entry: Entry,
+        entry: Box<Entry>,
         absent: Absent,
     },
     /// A file outside the lock; its digest is what it turns out to be.
@@ -40,6 +43,8 @@ pub enum LocateError {
     NoStore(#[from] NoStore),
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     #[error("cannot read {path}: {source}", path = path.display())]
     Read { path: PathBuf, source: io::Error },
 }
@@ -49,7 +54,11 @@ impl Origin {
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Pinned { name, .. } => name.clone(),
-            Self::File(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            Self::File(path) => path
+                .file_name()
+                .unwrap_or(path.as_os_str())
+                .to_string_lossy()
+                .into_owned(),
         }
     }
 
@@ -64,15 +73,28 @@ impl Origin {
     /// Finds the file and its digest. `hashed` is told the bytes read so far while that takes long.
     pub(crate) fn locate(&self, hashed: impl FnMut(u64)) -> Result<Located, LocateError> {
         match self {
-            Self::Pinned { name, entry, absent } => {
+            Self::Pinned {
+                name,
+                entry,
+                absent,
+            } => {
                 let store = Store::from_environment()?;
-                let file = match store.verified_showing(name, entry, hashed) {
-                    Err(VerifyError::Missing { .. }) if *absent == Absent::Fetch => todo!(),
-                    found => found?,
+                let file = match (store.verified_showing(name, entry, hashed), absent) {
+                    (Err(VerifyError::Missing { .. }), Absent::Fetch) => {
+                        Fetch::from_environment()?.entry(name, entry)?;
+                        store.verified(name, entry)?
+                    }
+                    (found, _) => found?,
                 };
-                Ok(Located { file, sha256: entry.sha256 })
+                Ok(Located {
+                    file,
+                    sha256: entry.sha256,
+                })
             }
-            Self::File(file) => Ok(Located { file: file.clone(), sha256: digest(file, hashed)? }),
+            Self::File(file) => Ok(Located {
+                file: file.clone(),
+                sha256: digest(file, hashed)?,
+            }),
         }
     }
 
@@ -86,7 +108,10 @@ impl Origin {
 }
 
 fn digest(file: &Path, hashed: impl FnMut(u64)) -> Result<Digest, LocateError> {
-    let failed = |source| LocateError::Read { path: file.into(), source };
+    let failed = |source| LocateError::Read {
+        path: file.into(),
+        source,
+    };
     // Only regular files: anything else might block, or never end.
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(failed(io::Error::other("not a regular file")));

@@ -1,0 +1,148 @@
+//! `POST /v1/chat/completions`: messages in, the assistant's next message out.
+
+mod answer;
+mod reader;
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::State,
+    http::{HeaderName, HeaderValue},
+    response::Response,
+};
+use serde_json::Value;
+
+use self::{
+    answer::{Chunks, Whole},
+    reader::Reader,
+};
+use super::{
+    params::{self, Delivery},
+    wire::Head,
+};
+use crate::{
+    api::{
+        App, Service, auth::Tenant, body, error::ApiError, fields::Fields, record::Record,
+        reply::Run,
+    },
+    chat::Rendered,
+    config::Limits,
+    engine::{Job, model::Vocab},
+};
+
+const WARNING: HeaderName = HeaderName::from_static("x-warning");
+
+pub(in crate::api) async fn create(
+    State(app): State<Arc<App>>,
+    Extension(record): Extension<Arc<Record>>,
+    Extension(tenant): Extension<Tenant>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let service = app.service()?;
+    let body = body::receive(body, &app.limits).await?;
+    let wanted = {
+        let (app, service) = (Arc::clone(&app), Arc::clone(&service));
+        let parse = move |body: &[u8]| Wanted::parse(body, &service, &app.limits, tenant);
+        body::prepare(body, parse).await?
+    };
+    let Wanted {
+        jobs,
+        readers,
+        delivery,
+        warnings,
+    } = wanted;
+    let copies = jobs.len();
+    let mut response = match delivery {
+        Delivery::Whole => {
+            let head = Head::new("chatcmpl", "chat.completion", &service.identity);
+            let answer = Whole::new(&head, readers);
+            let run = Run::submit(service, jobs, copies, "messages", answer, record)?;
+            run.whole().await?
+        }
+        Delivery::Stream(usage) => {
+            let head = Head::new("chatcmpl", "chat.completion.chunk", &service.identity);
+            let answer = Chunks::new(&head, readers, usage);
+            let run = Run::submit(service, jobs, copies, "messages", answer, record)?;
+            run.stream(app.limits.keep_alive).await?
+        }
+    };
+    for warning in warnings {
+        tracing::warn!(warning, "a part of a request has no effect");
+        // What quotes the request may be no header value; the log has it.
+        if let Ok(value) = HeaderValue::try_from(warning) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+    Ok(response)
+}
+
+/// A request, understood.
+struct Wanted {
+    jobs: Vec<Job>,
+    /// One for each job.
+    readers: Vec<Reader>,
+    delivery: Delivery,
+    warnings: Vec<String>,
+}
+
+impl Wanted {
+    fn parse(
+        body: &[u8],
+        service: &Service,
+        limits: &Limits,
+        tenant: Tenant,
+    ) -> Result<Self, ApiError> {
+        let object = body::parse(body)?;
+        let fields = Fields::new(&object);
+        let vocab = &*service.vocab;
+        let names = ["max_completion_tokens", "max_tokens", "n_predict"];
+        let mut params = params::read(fields, service, limits, tenant, &names)?;
+        params.job.logprobs = logprobs(fields)?;
+        check_modalities(fields)?;
+        let rendered = service.chat.render(&Value::Object(object))?;
+        let prompt = vocab.tokenize(&rendered.prompt, true, true);
+        params.job.visible = visible(&rendered, vocab);
+        params.job.stop.extend(rendered.stops.iter().cloned());
+        params.job.grammar.clone_from(&rendered.grammar);
+        let jobs = params.jobs(vec![prompt]);
+        let readers = jobs.iter().map(|_| Reader::new(&rendered));
+        Ok(Self {
+            readers: readers.collect::<Result<_, _>>()?,
+            jobs,
+            delivery: params.delivery,
+            warnings: rendered.warnings,
+        })
+    }
+}
+
+/// The control tokens that the answer's parser must see.
+fn visible(rendered: &Rendered, vocab: &dyn Vocab) -> Vec<crate::engine::Token> {
+    let single = |text: &String| match vocab.tokenize(text, false, true)[..] {
+        [token] => Some(token),
+        _ => None,
+    };
+    rendered.preserved.iter().filter_map(single).collect()
+}
+
+fn logprobs(fields: Fields<'_>) -> Result<Option<u8>, ApiError> {
+    let wanted = fields.flag("logprobs")?.unwrap_or(false);
+    let top = fields.integer::<u8>("top_logprobs", 0..=20)?;
+    match (wanted, top) {
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => {
+            let message = "top_logprobs: only allowed together with `logprobs: true`";
+            Err(ApiError::invalid("top_logprobs", message))
+        }
+    }
+}
+
+fn check_modalities(fields: Fields<'_>) -> Result<(), ApiError> {
+    match fields.array("modalities")?.map(Vec::as_slice) {
+        None => Ok(()),
+        Some([only]) if only == "text" => Ok(()),
+        Some(_) => Err(fields.wrong("modalities", "[\"text\"]")),
+    }
+}

@@ -1,0 +1,203 @@
+//! `POST /v1/completions`: text or tokens in, their continuation out.
+
+mod answer;
+
+use std::sync::Arc;
+
+use axum::{Extension, body::Body, extract::State, response::Response};
+use serde_json::Value;
+
+use self::answer::{Chunks, Whole};
+use super::{
+    params::{self, Delivery, MOST_CHOICES, Params},
+    sampling::token,
+    wire::Head,
+};
+use crate::{
+    api::{
+        App, Service,
+        auth::Tenant,
+        body,
+        error::ApiError,
+        fields::{Fields, as_i64},
+        record::Record,
+        reply::Run,
+    },
+    config::Limits,
+    engine::{Grammar, Job, Token, model::Vocab},
+};
+
+pub(in crate::api) async fn create(
+    State(app): State<Arc<App>>,
+    Extension(record): Extension<Arc<Record>>,
+    Extension(tenant): Extension<Tenant>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let service = app.service()?;
+    let body = body::receive(body, &app.limits).await?;
+    let wanted = {
+        let (app, service) = (Arc::clone(&app), Arc::clone(&service));
+        let parse = move |body: &[u8]| Wanted::parse(body, &service, &app.limits, tenant);
+        body::prepare(body, parse).await?
+    };
+    let head = Head::new("cmpl", "text_completion", &service.identity);
+    let Wanted {
+        jobs, copies, echo, ..
+    } = wanted;
+    match wanted.delivery {
+        Delivery::Whole => {
+            let answer = Whole::new(&head, echo);
+            let run = Run::submit(service, jobs, copies, "prompt", answer, record)?;
+            run.whole().await
+        }
+        Delivery::Stream(usage) => {
+            let answer = Chunks::new(&head, echo, usage);
+            let run = Run::submit(service, jobs, copies, "prompt", answer, record)?;
+            run.stream(app.limits.keep_alive).await
+        }
+    }
+}
+
+/// A request, understood.
+struct Wanted {
+    jobs: Vec<Job>,
+    copies: usize,
+    /// For each answer the text to begin it with.
+    echo: Vec<String>,
+    delivery: Delivery,
+}
+
+impl Wanted {
+    fn parse(
+        body: &[u8],
+        service: &Service,
+        limits: &Limits,
+        tenant: Tenant,
+    ) -> Result<Self, ApiError> {
+        let object = body::parse(body)?;
+        let fields = Fields::new(&object);
+        let vocab = &*service.vocab;
+        let names = ["max_tokens", "max_completion_tokens", "n_predict"];
+        let mut params = params::read(fields, service, limits, tenant, &names)?;
+        params.job.grammar = grammar(fields)?;
+        params.job.logprobs = logprobs(fields)?;
+        check_best_of(fields, &params)?;
+        let prompts = prompts(fields, vocab)?;
+        if prompts.len() * params.n > MOST_CHOICES {
+            let expected = format_args!("at most {MOST_CHOICES} answers in all, prompts times n");
+            return Err(fields.wrong("prompt", expected));
+        }
+        let echo = match fields.flag("echo")? {
+            Some(true) if params.job.logprobs.is_some() => {
+                let message = "echo: this server has no log-probabilities of prompts; leave out echo or logprobs";
+                return Err(ApiError::invalid("echo", message));
+            }
+            Some(true) => prompts.iter().map(|prompt| prompt.text(vocab)).collect(),
+            Some(false) | None => vec![String::new(); prompts.len()],
+        };
+        let tokens = prompts.into_iter().map(|prompt| prompt.tokens(vocab));
+        let n = params.n;
+        let repeated = |text: String| std::iter::repeat_n(text, n);
+        Ok(Self {
+            jobs: params.jobs(tokens.collect()),
+            copies: n,
+            echo: echo.into_iter().flat_map(repeated).collect(),
+            delivery: params.delivery,
+        })
+    }
+}
+
+enum Prompt {
+    Text(String),
+    Tokens(Vec<Token>),
+}
+
+impl Prompt {
+    fn tokens(self, vocab: &dyn Vocab) -> Vec<Token> {
+        match self {
+            Self::Text(text) => vocab.tokenize(&text, true, true),
+            Self::Tokens(tokens) => tokens,
+        }
+    }
+
+    fn text(&self, vocab: &dyn Vocab) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Tokens(tokens) => {
+                let mut bytes = Vec::new();
+                for token in tokens {
+                    vocab.piece(*token, true, &mut bytes);
+                }
+                String::from_utf8_lossy(&bytes).into_owned()
+            }
+        }
+    }
+}
+
+/// `"text"`, `[1, 2]`, or an array of such prompts.
+fn prompts(fields: Fields<'_>, vocab: &dyn Vocab) -> Result<Vec<Prompt>, ApiError> {
+    let wrong = || {
+        let expected = format_args!(
+            "a string, an array of token ids below {}, or an array of at most {MOST_CHOICES} such prompts, none of them empty",
+            vocab.size()
+        );
+        fields.wrong("prompt", expected)
+    };
+    let tokens = |ids: &[Value]| -> Option<Vec<Token>> {
+        let id = |id: &Value| as_i64(id).and_then(|id| token(id, vocab));
+        ids.iter().map(id).collect()
+    };
+    let one = |value: &Value| match value {
+        Value::String(text) if !text.is_empty() => Some(Prompt::Text(text.clone())),
+        Value::Array(ids) if !ids.is_empty() => tokens(ids).map(Prompt::Tokens),
+        _ => None,
+    };
+    let prompts = match fields.get("prompt") {
+        Some(Value::Array(items)) if items.first().is_some_and(|item| !item.is_number()) => {
+            if items.len() > MOST_CHOICES {
+                return Err(wrong());
+            }
+            items.iter().map(one).collect()
+        }
+        Some(value) => one(value).map(|prompt| vec![prompt]),
+        None => None,
+    };
+    prompts.ok_or_else(wrong)
+}
+
+fn grammar(fields: Fields<'_>) -> Result<Option<Grammar>, ApiError> {
+    if fields.get("json_schema").is_some() {
+        let message =
+            "json_schema: only /v1/chat/completions takes it; here `grammar` takes a GBNF grammar";
+        return Err(ApiError::invalid("json_schema", message));
+    }
+    if let Some(format) = fields.object("response_format")? {
+        let format = Fields::within(format, "response_format.");
+        if format.text("type")? != Some("text") {
+            return Err(format.wrong("type", "\"text\" (JSON formats: /v1/chat/completions)"));
+        }
+    }
+    let gbnf = fields.text("grammar")?.filter(|gbnf| !gbnf.is_empty());
+    Ok(gbnf.map(|gbnf| Grammar {
+        gbnf: gbnf.to_owned(),
+        ..Grammar::default()
+    }))
+}
+
+/// The number of alternatives; `true` and `false` are what some clients send for 1 and none.
+fn logprobs(fields: Fields<'_>) -> Result<Option<u8>, ApiError> {
+    match fields.get("logprobs") {
+        Some(Value::Bool(on)) => Ok(on.then_some(1)),
+        _ => fields.integer("logprobs", 0..=20),
+    }
+}
+
+/// Only as many are generated as are given back.
+fn check_best_of(fields: Fields<'_>, params: &Params) -> Result<(), ApiError> {
+    match fields.integer::<usize>("best_of", 0..=i64::from(u8::MAX))? {
+        Some(best_of) if best_of > 1 && best_of != params.n => {
+            Err(fields.wrong("best_of", "1 or the value of n"))
+        }
+        _ => Ok(()),
+    }
+}

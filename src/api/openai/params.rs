@@ -1,0 +1,220 @@
+//! The parameters that both completion endpoints share: each one honoured or refused, never dropped.
+
+use serde_json::Value;
+
+use super::{models::known, sampling};
+use crate::{
+    api::{Service, auth::Tenant, error::ApiError, fields::Fields, random},
+    config::Limits,
+    engine::Job,
+};
+
+/// Answers that one request may ask for, over all its prompts.
+pub(super) const MOST_CHOICES: usize = 32;
+const MOST_STOPS: usize = 64;
+
+/// Known elsewhere, not supported here. What means "off" is let pass: `false`, 0, an empty value,
+/// or the text beside the name.
+const UNSUPPORTED: &[(&str, &str)] = &[
+    ("audio", ""),
+    ("bad_words", ""),
+    ("function_call", "\"none\""),
+    ("functions", ""),
+    ("guided_choice", ""),
+    ("guided_grammar", ""),
+    ("guided_json", ""),
+    ("guided_regex", ""),
+    ("id_slot", "-1"),
+    ("lora", ""),
+    ("min_keep", ""),
+    ("min_tokens", ""),
+    ("n_keep", ""),
+    ("n_probs", ""),
+    ("post_sampling_probs", ""),
+    ("prediction", ""),
+    ("response_fields", ""),
+    ("return_tokens", ""),
+    ("samplers", ""),
+    ("stop_token_ids", ""),
+    ("structured_outputs", ""),
+    ("suffix", ""),
+    ("t_max_predict_ms", "-1"),
+    ("use_beam_search", ""),
+    ("verbosity", "\"medium\""),
+    ("web_search_options", ""),
+];
+
+/// What a request asks for beside its prompt.
+pub(super) struct Params {
+    /// Complete but for its prompt.
+    pub(super) job: Job,
+    /// Answers to each prompt.
+    pub(super) n: usize,
+    pub(super) delivery: Delivery,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivery {
+    Whole,
+    Stream(StreamUsage),
+}
+
+/// When a stream tells its token counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StreamUsage {
+    Never,
+    AtEnd,
+    /// At the end and on every chunk.
+    Throughout,
+}
+
+/// `limit_names`: what this endpoint calls the limit on generated tokens, the preferred name first.
+pub(super) fn read(
+    fields: Fields<'_>,
+    service: &Service,
+    limits: &Limits,
+    tenant: Tenant,
+    limit_names: &[&str],
+) -> Result<Params, ApiError> {
+    if let Some(model) = fields.text("model")? {
+        known(model, &service.identity)?;
+    }
+    refuse_unsupported(fields)?;
+    check_ignorable(fields)?;
+    let shape = service.engine.shape();
+    Ok(Params {
+        n: fields.integer("n", 1..=8)?.unwrap_or(1),
+        delivery: delivery(fields)?,
+        job: Job {
+            prompt: Vec::new(),
+            max_tokens: max_tokens(fields, limit_names, limits, shape.context)?,
+            sampling: sampling::read(fields, &*service.vocab, shape)?,
+            grammar: None,
+            stop: stop(fields)?,
+            visible: Vec::new(),
+            ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
+            logprobs: None,
+            tenant: match fields.flag("cache_prompt")? {
+                // A tenant of its own finds nothing in the cache.
+                Some(false) => random(),
+                Some(true) | None => tenant.0,
+            },
+            queue_wait: limits.queue_wait,
+            deadline: limits.request,
+        },
+    })
+}
+
+impl Params {
+    /// One job for every answer. Answers to one prompt differ in their seeds only, predictably.
+    pub(super) fn jobs(&self, prompts: Vec<Vec<crate::engine::Token>>) -> Vec<Job> {
+        let copies = prompts
+            .into_iter()
+            .flat_map(|prompt| std::iter::repeat_n(prompt, self.n).zip(0_u32..));
+        copies
+            .map(|(prompt, copy)| {
+                let mut job = self.job.clone();
+                job.prompt = prompt;
+                job.sampling.seed = job.sampling.seed.wrapping_add(copy);
+                job
+            })
+            .collect()
+    }
+}
+
+fn refuse_unsupported(fields: Fields<'_>) -> Result<(), ApiError> {
+    let off = |value: &Value| match value {
+        Value::Null => true,
+        Value::Bool(on) => !on,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(object) => object.is_empty(),
+    };
+    for (name, harmless) in UNSUPPORTED {
+        match fields.get(name) {
+            Some(value) if !off(value) && value.to_string() != *harmless => {
+                let message = format!("{name}: this server does not support it; leave it out");
+                return Err(ApiError::invalid(*name, message));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Fields that describe the request and do not change the answer.
+fn check_ignorable(fields: Fields<'_>) -> Result<(), ApiError> {
+    fields.text("user")?;
+    fields.object("metadata")?;
+    fields.flag("store")?;
+    fields.text("service_tier")?;
+    Ok(())
+}
+
+fn max_tokens(
+    fields: Fields<'_>,
+    names: &[&str],
+    limits: &Limits,
+    context: u32,
+) -> Result<u32, ApiError> {
+    let limit = limits.max_tokens.unwrap_or(context);
+    let mut chosen = None;
+    // All are checked, the first counts.
+    for name in names {
+        match fields.integer::<i64>(name, -1..=i64::from(u32::MAX))? {
+            Some(0) => {
+                return Err(fields.wrong(name, "an integer of at least 1, or -1 for no limit"));
+            }
+            Some(given) => chosen = chosen.or(Some(given)),
+            None => {}
+        }
+    }
+    Ok(match chosen.map(u32::try_from) {
+        Some(Ok(given)) => given.min(limit),
+        // -1, or nothing.
+        Some(Err(_)) | None => limit,
+    })
+}
+
+fn stop(fields: Fields<'_>) -> Result<Vec<String>, ApiError> {
+    let wrong = || {
+        let expected = format_args!(
+            "a string that is not empty, or an array of at most {MOST_STOPS} such strings"
+        );
+        fields.wrong("stop", expected)
+    };
+    let one = |value: &Value| match value {
+        Value::String(text) if !text.is_empty() => Ok(text.clone()),
+        _ => Err(wrong()),
+    };
+    match fields.get("stop") {
+        None => Ok(Vec::new()),
+        Some(Value::Array(stops)) if stops.len() <= MOST_STOPS => stops.iter().map(one).collect(),
+        Some(stop) => Ok(vec![one(stop)?]),
+    }
+}
+
+fn delivery(fields: Fields<'_>) -> Result<Delivery, ApiError> {
+    let stream = fields.flag("stream")?.unwrap_or(false);
+    let mut usage = StreamUsage::Never;
+    if let Some(options) = fields.object("stream_options")? {
+        if !stream {
+            let message = "stream_options: only allowed together with `stream: true`";
+            return Err(ApiError::invalid("stream_options", message));
+        }
+        let options = Fields::within(options, "stream_options.");
+        let at_end = options.flag("include_usage")?.unwrap_or(false);
+        let throughout = options.flag("continuous_usage_stats")?.unwrap_or(false);
+        usage = match (at_end, throughout) {
+            (true, true) => StreamUsage::Throughout,
+            (true, false) => StreamUsage::AtEnd,
+            (false, _) => StreamUsage::Never,
+        };
+    }
+    Ok(if stream {
+        Delivery::Stream(usage)
+    } else {
+        Delivery::Whole
+    })
+}

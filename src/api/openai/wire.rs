@@ -1,0 +1,235 @@
+//! What answers of both completion endpoints have in common on the wire.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+use crate::{
+    api::{Identity, random, record::millis},
+    engine::{Alternative, Finish, Finished, Scored, Usage},
+};
+
+/// The fields that open every answer and every chunk of it.
+#[derive(Serialize)]
+pub(super) struct Head {
+    id: String,
+    object: &'static str,
+    /// Seconds since the epoch.
+    created: u64,
+    model: String,
+    system_fingerprint: String,
+}
+
+impl Head {
+    pub(super) fn new(prefix: &str, object: &'static str, identity: &Identity) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            id: format!("{prefix}-{:016x}{:016x}", random(), random()),
+            object,
+            created: now.unwrap_or_default().as_secs(),
+            model: identity.model.clone(),
+            system_fingerprint: identity.fingerprint.clone(),
+        }
+    }
+
+    /// `{"id":…,"choices":[`, to be completed once for an answer or on every chunk of a stream.
+    pub(super) fn opening(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        json(&mut out, self);
+        out.pop();
+        out.extend_from_slice(b",\"choices\":[");
+        out
+    }
+}
+
+/// Token counts as OpenAI reports them.
+#[derive(Serialize)]
+pub(super) struct UsageBody {
+    prompt_tokens: u32,
+    completion_tokens: u32,
+    total_tokens: u32,
+    prompt_tokens_details: PromptDetails,
+    completion_tokens_details: CompletionDetails,
+}
+
+#[derive(Serialize)]
+struct PromptDetails {
+    cached_tokens: u32,
+}
+
+#[derive(Serialize)]
+struct CompletionDetails {
+    reasoning_tokens: u32,
+}
+
+impl UsageBody {
+    pub(super) fn new(usage: Usage, reasoning_tokens: u32) -> Self {
+        Self {
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            total_tokens: usage.prompt_tokens + usage.completion_tokens,
+            prompt_tokens_details: PromptDetails {
+                cached_tokens: usage.cached_tokens,
+            },
+            completion_tokens_details: CompletionDetails { reasoning_tokens },
+        }
+    }
+}
+
+/// llama-server's times of one generation, in milliseconds.
+#[derive(Serialize)]
+pub(super) struct Timings {
+    cache_n: u32,
+    prompt_n: u32,
+    prompt_ms: f64,
+    prompt_per_token_ms: f64,
+    prompt_per_second: f64,
+    predicted_n: u32,
+    predicted_ms: f64,
+    predicted_per_token_ms: f64,
+    predicted_per_second: f64,
+}
+
+impl Timings {
+    pub(super) fn new(finished: &Finished) -> Self {
+        let Finished { usage, times, .. } = finished;
+        let prompt_n = usage.prompt_tokens.saturating_sub(usage.cached_tokens);
+        let predicted_n = usage.completion_tokens;
+        Self {
+            cache_n: usage.cached_tokens,
+            prompt_n,
+            prompt_ms: millis(times.prefill),
+            prompt_per_token_ms: per_token(times.prefill, prompt_n),
+            prompt_per_second: per_second(times.prefill, prompt_n),
+            predicted_n,
+            predicted_ms: millis(times.decode),
+            predicted_per_token_ms: per_token(times.decode, predicted_n),
+            predicted_per_second: per_second(times.decode, predicted_n),
+        }
+    }
+}
+
+fn per_token(time: Duration, tokens: u32) -> f64 {
+    millis(time) / f64::from(tokens.max(1))
+}
+
+fn per_second(time: Duration, tokens: u32) -> f64 {
+    if time.is_zero() {
+        return 0.0;
+    }
+    f64::from(tokens) / time.as_secs_f64()
+}
+
+/// `finish_reason` of an answer without tool calls.
+pub(super) fn finish_reason(finish: &Finish) -> &'static str {
+    match finish {
+        Finish::Eos | Finish::StopString(_) => "stop",
+        Finish::Length => "length",
+    }
+}
+
+/// Chat's log-probabilities: `{"content":[…]}`.
+#[derive(Serialize)]
+pub(super) struct ChatLogprobs<'a> {
+    content: Vec<ChatLogprob<'a>>,
+}
+
+#[derive(Serialize)]
+struct ChatLogprob<'a> {
+    #[serde(flatten)]
+    chosen: TokenLogprob<'a>,
+    top_logprobs: Vec<TokenLogprob<'a>>,
+}
+
+#[derive(Serialize)]
+struct TokenLogprob<'a> {
+    token: std::borrow::Cow<'a, str>,
+    logprob: f32,
+    bytes: &'a [u8],
+}
+
+impl<'a> ChatLogprobs<'a> {
+    pub(super) fn new(scored: &'a [Scored]) -> Self {
+        let entry = |bytes: &'a [u8], value| TokenLogprob {
+            token: String::from_utf8_lossy(bytes),
+            logprob: logprob(value),
+            bytes,
+        };
+        let content = scored.iter().map(|token| ChatLogprob {
+            chosen: entry(&token.bytes, token.logprob),
+            top_logprobs: token
+                .top
+                .iter()
+                .map(|other| entry(&other.bytes, other.logprob))
+                .collect(),
+        });
+        Self {
+            content: content.collect(),
+        }
+    }
+}
+
+/// The older endpoint's log-probabilities: four columns.
+#[derive(Serialize)]
+pub(super) struct ColumnLogprobs<'a> {
+    tokens: Vec<std::borrow::Cow<'a, str>>,
+    token_logprobs: Vec<f32>,
+    top_logprobs: Vec<Top<'a>>,
+    text_offset: Vec<usize>,
+}
+
+struct Top<'a>(&'a [Alternative]);
+
+impl Serialize for Top<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        let mut seen: Vec<&[u8]> = Vec::with_capacity(self.0.len());
+        // Two tokens may have one text: the better of them comes first and stays.
+        for other in self.0 {
+            if !seen.contains(&other.bytes.as_slice()) {
+                seen.push(&other.bytes);
+                let text = String::from_utf8_lossy(&other.bytes);
+                map.serialize_entry(&text, &logprob(other.logprob))?;
+            }
+        }
+        map.end()
+    }
+}
+
+impl<'a> ColumnLogprobs<'a> {
+    /// `offset`: characters of the answer before the first of these tokens.
+    pub(super) fn new(scored: &'a [Scored], mut offset: usize) -> Self {
+        let mut columns = Self {
+            tokens: Vec::with_capacity(scored.len()),
+            token_logprobs: Vec::with_capacity(scored.len()),
+            top_logprobs: Vec::with_capacity(scored.len()),
+            text_offset: Vec::with_capacity(scored.len()),
+        };
+        for token in scored {
+            columns.tokens.push(String::from_utf8_lossy(&token.bytes));
+            columns.token_logprobs.push(logprob(token.logprob));
+            columns.top_logprobs.push(Top(&token.top));
+            columns.text_offset.push(offset);
+            // Bytes that continue a character do not begin another.
+            offset += token
+                .bytes
+                .iter()
+                .filter(|byte| **byte & 0xC0 != 0x80)
+                .count();
+        }
+        columns
+    }
+}
+
+/// JSON has no infinities; OpenAI writes this for "all but impossible".
+fn logprob(value: f32) -> f32 {
+    if value.is_finite() { value } else { -9999.0 }
+}
+
+/// Appends `value` as JSON.
+pub(super) fn json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    if let Err(error) = serde_json::to_writer(out, value) {
+        // Only a map with keys that are not strings gets here.
+        tracing::error!(%error, "an answer could not be written as JSON");
+    }
+}

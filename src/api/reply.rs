@@ -1,0 +1,278 @@
+//! Follows the jobs of one request and answers with what they say, whole or as a stream.
+
+mod frames;
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
+
+use self::frames::Frames;
+use super::{
+    Service,
+    error::ApiError,
+    record::{Generation, Record},
+};
+use crate::engine::{Event, Finish, Finished, Job, Piece, Times, Usage};
+
+/// How an endpoint puts answers into bytes. For a stream each call appends events; a whole
+/// answer is remembered and appended by `close`.
+pub(super) trait Wording: Send + Unpin + 'static {
+    /// Before anything else of this choice.
+    fn open(&mut self, choice: usize, out: &mut Vec<u8>);
+    /// `so_far`: token counts of all choices together.
+    fn text(&mut self, choice: usize, piece: Piece, so_far: Usage, out: &mut Vec<u8>);
+    fn end(&mut self, choice: usize, finished: &Finished, so_far: Usage, out: &mut Vec<u8>);
+    /// After the last choice.
+    fn close(&mut self, total: Usage, out: &mut Vec<u8>);
+}
+
+/// The jobs of one request, on their way. Dropping it cancels those that still run.
+pub(super) struct Run<W> {
+    choices: Vec<Choice>,
+    /// Choices in a row that share one prompt.
+    copies: usize,
+    wording: W,
+    buffer: Vec<Event>,
+    log: Log,
+    /// Keeps the engine while this request runs, also when the server begins to drain.
+    _service: Arc<Service>,
+}
+
+struct Choice {
+    events: UnboundedReceiver<Event>,
+    stage: ChoiceStage,
+    usage: Usage,
+}
+
+#[derive(PartialEq, Eq)]
+enum ChoiceStage {
+    /// Nothing was said about it yet.
+    Silent,
+    Open,
+    Ended,
+}
+
+pub(super) enum Progress {
+    Going,
+    Over,
+}
+
+/// Most events taken from one job before the others get their turn.
+const BURST: usize = 64;
+
+impl<W: Wording> Run<W> {
+    /// Queues the jobs: all of them or none. `copies` jobs in a row share a prompt, and `param`
+    /// is the field that prompts came from.
+    pub(super) fn submit(
+        service: Arc<Service>,
+        jobs: Vec<Job>,
+        copies: usize,
+        param: &'static str,
+        wording: W,
+        record: Arc<Record>,
+    ) -> Result<Self, ApiError> {
+        let mut log = Log::new(record, &service.identity.model);
+        let mut choices = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let usage = Usage {
+                prompt_tokens: u32::try_from(job.prompt.len()).unwrap_or(u32::MAX),
+                ..Usage::default()
+            };
+            let submitted = service.engine.submit(job);
+            let events =
+                submitted.map_err(|refused| log.failed(ApiError::refused(&refused, param)))?;
+            choices.push(Choice {
+                events,
+                stage: ChoiceStage::Silent,
+                usage,
+            });
+        }
+        Ok(Self {
+            choices,
+            copies,
+            wording,
+            buffer: Vec::with_capacity(BURST),
+            log,
+            _service: service,
+        })
+    }
+
+    /// Waits for the end and answers with everything at once.
+    pub(super) async fn whole(mut self) -> Result<Response, ApiError> {
+        let mut out = Vec::new();
+        while let Progress::Going = poll_fn(|cx| self.poll_advance(cx, &mut out)).await? {}
+        let json = HeaderValue::from_static("application/json");
+        Ok(([(header::CONTENT_TYPE, json)], out).into_response())
+    }
+
+    /// Answers with events as they come. What fails before the first of them is a plain error with
+    /// its own status, unless that takes so long that the client must hear something.
+    pub(super) async fn stream(mut self, keep_alive: Duration) -> Result<Response, ApiError> {
+        let mut out = Vec::new();
+        let first = async {
+            while out.is_empty() {
+                if let Progress::Over = poll_fn(|cx| self.poll_advance(cx, &mut out)).await? {
+                    return Ok(Progress::Over);
+                }
+            }
+            Ok(Progress::Going)
+        };
+        let run = match timeout(keep_alive, first).await {
+            Ok(Ok(Progress::Over)) => None,
+            Ok(Ok(Progress::Going)) | Err(_) => Some(self),
+            Ok(Err(error)) => return Err(error),
+        };
+        let body = Body::from_stream(Frames::new(run, out, keep_alive));
+        let headers = [
+            (header::CONTENT_TYPE.as_str(), "text/event-stream"),
+            (header::CACHE_CONTROL.as_str(), "no-cache"),
+            // nginx would collect events before passing them on.
+            ("x-accel-buffering", "no"),
+        ];
+        Ok((headers, body).into_response())
+    }
+
+    /// Takes what the jobs have said and words it. Ready when something was taken.
+    fn poll_advance(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> Poll<Result<Progress, ApiError>> {
+        let mut heard = false;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for index in 0..self.choices.len() {
+            let choice = &mut self.choices[index];
+            if choice.stage == ChoiceStage::Ended {
+                continue;
+            }
+            match choice.events.poll_recv_many(cx, &mut buffer, BURST) {
+                Poll::Pending => continue,
+                // Every job ends with an event; silence means that the engine is gone.
+                Poll::Ready(0) => return Poll::Ready(Err(self.log.failed(ApiError::EngineDead))),
+                Poll::Ready(_) => heard = true,
+            }
+            for event in buffer.drain(..) {
+                if let Err(error) = self.take(index, event, out) {
+                    return Poll::Ready(Err(self.log.failed(error)));
+                }
+            }
+        }
+        self.buffer = buffer;
+        let ended = |choice: &Choice| choice.stage == ChoiceStage::Ended;
+        if self.choices.iter().all(ended) {
+            let total = self.usage();
+            self.log.generation.usage = total;
+            self.wording.close(total, out);
+            return Poll::Ready(Ok(Progress::Over));
+        }
+        if heard {
+            Poll::Ready(Ok(Progress::Going))
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn take(&mut self, index: usize, event: Event, out: &mut Vec<u8>) -> Result<(), ApiError> {
+        let choice = &mut self.choices[index];
+        match event {
+            Event::Started { cached_tokens } => {
+                choice.usage.cached_tokens = cached_tokens;
+                self.log.generation.usage = self.usage();
+            }
+            Event::Text(piece) => {
+                choice.usage.completion_tokens = piece.completion_tokens;
+                self.open(index, out);
+                let so_far = self.usage();
+                self.log.text(so_far);
+                self.wording.text(index, piece, so_far, out);
+            }
+            Event::End(Ok(finished)) => {
+                choice.usage = finished.usage;
+                self.open(index, out);
+                self.choices[index].stage = ChoiceStage::Ended;
+                let so_far = self.usage();
+                self.wording.end(index, &finished, so_far, out);
+                self.log.finished(&finished);
+            }
+            Event::End(Err(failed)) => return Err(failed.into()),
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, index: usize, out: &mut Vec<u8>) {
+        let choice = &mut self.choices[index];
+        if choice.stage == ChoiceStage::Silent {
+            choice.stage = ChoiceStage::Open;
+            self.wording.open(index, out);
+        }
+    }
+
+    /// A prompt counts once, however many answers it gets.
+    fn usage(&self) -> Usage {
+        let mut total = Usage::default();
+        for (index, Choice { usage, .. }) in self.choices.iter().enumerate() {
+            total.completion_tokens += usage.completion_tokens;
+            if index % self.copies == 0 {
+                total.prompt_tokens += usage.prompt_tokens;
+                total.cached_tokens += usage.cached_tokens;
+            }
+        }
+        total
+    }
+}
+
+/// Hands the request's record what became of the generation, also when it is dropped halfway.
+struct Log {
+    record: Arc<Record>,
+    generation: Generation,
+}
+
+impl Log {
+    fn new(record: Arc<Record>, model: &str) -> Self {
+        let generation = Generation {
+            model: model.to_owned(),
+            usage: Usage::default(),
+            times: Times::default(),
+            first_text: None,
+            // Whatever else happens says so.
+            outcome: "hung up",
+        };
+        Self { record, generation }
+    }
+
+    fn text(&mut self, so_far: Usage) {
+        self.generation.usage = so_far;
+        if self.generation.first_text.is_none() {
+            self.generation.first_text = Some(self.record.age());
+        }
+    }
+
+    fn finished(&mut self, finished: &Finished) {
+        self.generation.times = finished.times;
+        self.generation.outcome = match finished.reason {
+            Finish::Eos | Finish::StopString(_) => "stop",
+            Finish::Length => "length",
+        };
+    }
+
+    fn failed(&mut self, error: ApiError) -> ApiError {
+        self.generation.outcome = error.name();
+        error
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.record.generated(self.generation.clone());
+    }
+}

@@ -1,0 +1,150 @@
+//! `llm-server check`: whether a configuration is right, and what it comes to.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use super::configured::{Configured, Loaded};
+use crate::config::{FlashAttention, GpuLayers, Load};
+
+/// Checks a configuration and prints what it comes to. Nothing is loaded or opened.
+///
+/// Exit status 0: the configuration is right. 2: it is not; the message shows file, line and place,
+/// and says what would be accepted.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub configured: Configured,
+}
+
+pub fn run(args: &Args) -> ExitCode {
+    match args.configured.load() {
+        Ok(loaded) => {
+            // A reader that went away has read enough.
+            let _ = io::stdout().write_all(summary(&loaded).as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => error.report(),
+    }
+}
+
+/// What a configuration comes to, for people.
+pub fn summary(loaded: &Loaded) -> String {
+    let config = &loaded.config;
+    let (model, engine, limits) = (&config.model, &config.engine, &config.limits);
+    let mut text = format!("{} is right\n", loaded.source);
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<10} {value}");
+    };
+    line("listen", config.listen.to_string());
+    line("model", format!("{}, {}", model.name, weights(loaded)));
+    if !model.aliases.is_empty() {
+        line("aliases", model.aliases.join(", "));
+    }
+    if let Some(template) = &model.chat_template {
+        line("template", template.display().to_string());
+    }
+    line(
+        "context",
+        format!("{} tokens × {} sequences", engine.context, engine.parallel),
+    );
+    line(
+        "KV cache",
+        format!(
+            "keys {}, values {}, flash attention {}",
+            engine.kv.k.name(),
+            engine.kv.v.name(),
+            match engine.flash_attention {
+                FlashAttention::Auto => "auto",
+                FlashAttention::On => "on",
+                FlashAttention::Off => "off",
+            }
+        ),
+    );
+    line(
+        "threads",
+        format!(
+            "{} to generate, {} to read prompts",
+            or(engine.threads, "auto"),
+            or(engine.threads_batch, "auto")
+        ),
+    );
+    line(
+        "batch",
+        format!("{} tokens a step, {} at once", engine.batch, engine.ubatch),
+    );
+    line(
+        "memory",
+        format!(
+            "weights {}, layers on the GPU: {}",
+            match engine.load {
+                Load::Mmap => "mapped",
+                Load::None => "read",
+                Load::Mlock => "mapped and locked",
+            },
+            match engine.gpu_layers {
+                GpuLayers::Auto => "auto".to_owned(),
+                GpuLayers::All => "all".to_owned(),
+                GpuLayers::Count(layers) => layers.to_string(),
+            }
+        ),
+    );
+    line(
+        "keys",
+        match config.auth.key_files.as_slice() {
+            [] => "none asked for".to_owned(),
+            files => files
+                .iter()
+                .map(|file| file.display().to_string())
+                .collect::<Vec<_>>()
+                .join(", "),
+        },
+    );
+    line(
+        "limits",
+        format!(
+            "{} waiting requests for {:?}, answers of {} for {:?}, bodies of {}",
+            limits.queue,
+            limits.queue_wait,
+            limits.max_tokens.map_or("the context".to_owned(), |tokens| format!("{tokens} tokens")),
+            limits.request,
+            size(limits.body_bytes),
+        ),
+    );
+    line("log", config.log.level.clone());
+    text
+}
+
+fn weights(loaded: &Loaded) -> String {
+    match (&loaded.model_file, loaded.lock.get(&loaded.config.model.name)) {
+        (Some(file), _) => format!("not pinned: {}", file.display()),
+        (None, Some(entry)) => format!("{} pinned by {}", size(entry.size), lock_name(loaded)),
+        (None, None) => "not pinned".to_owned(),
+    }
+}
+
+fn lock_name(loaded: &Loaded) -> String {
+    loaded
+        .lock
+        .file()
+        .map_or("the built-in models.lock".to_owned(), |file| file.display().to_string())
+}
+
+fn or(number: Option<u32>, tag: &str) -> String {
+    number.map_or(tag.to_owned(), |number| number.to_string())
+}
+
+/// Bytes, to three digits.
+fn size(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    let mut scaled = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while scaled >= 1000.0 && unit + 1 < units.len() {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    let digits = if scaled >= 100.0 { 0 } else { usize::from(scaled < 10.0) + 1 };
+    format!("{scaled:.digits$} {}", units[unit])
+}

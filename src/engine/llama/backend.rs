@@ -1,0 +1,186 @@
+//! llama.cpp as a whole: its backends, its log, its aborts, and what it is made of.
+
+use std::{
+    env,
+    ffi::{CStr, CString, c_char, c_void},
+    path::{Path, PathBuf},
+    sync::{Mutex, Once, OnceLock, PoisonError},
+};
+
+use llama_cpp_sys_2 as sys;
+use serde::Serialize;
+
+use super::{LoadError, guard};
+
+/// Prepares llama.cpp for this process: its log goes to `tracing` (target `llama`), aborts are contained,
+/// CPU and GPU backends come from the folder beside the binary. May be called again without effect.
+///
+/// `fatal` is told when llama.cpp would have aborted the process from one of its own threads, which is
+/// then parked for ever: the process must end soon after.
+pub fn init(fatal: fn(&str)) -> Result<(), LoadError> {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let _ = FATAL.set(fatal);
+        guard::install(on_fatal);
+        // SAFETY: both callbacks are plain functions that live as long as the process.
+        unsafe {
+            sys::llama_log_set(Some(on_log), std::ptr::null_mut());
+            sys::llama_backend_init();
+        }
+        if let Some(folder) = backend_folder()
+            && let Ok(path) = CString::new(folder.as_os_str().as_encoded_bytes())
+        {
+            // SAFETY: a NUL-terminated path.
+            unsafe { sys::ggml_backend_load_all_from_path(path.as_ptr()) };
+        }
+    });
+    // SAFETY: reads a count.
+    if unsafe { sys::ggml_backend_reg_count() } == 0 {
+        return Err(LoadError::Backend(format!(
+            "no libggml-*.so in {}; set LLM_SERVER_BACKENDS to the folder that has them",
+            backend_folder()
+                .unwrap_or_else(|| "backends beside the binary".into())
+                .display()
+        )));
+    }
+    Ok(())
+}
+
+/// `$LLM_SERVER_BACKENDS`, else the first that exists of the places where a build and a package put them.
+fn backend_folder() -> Option<PathBuf> {
+    if let Some(folder) = env::var_os("LLM_SERVER_BACKENDS") {
+        return Some(folder.into());
+    }
+    let binary = env::current_exe().ok()?;
+    let beside = binary.parent()?;
+    ["backends", "../backends", "../lib/llm-server/backends"]
+        .iter()
+        .map(|place| beside.join(place))
+        .find(|folder| folder.is_dir())
+}
+
+static FATAL: OnceLock<fn(&str)> = OnceLock::new();
+
+extern "C" fn on_fatal(message: *const c_char) {
+    // SAFETY: ggml passes a NUL-terminated message.
+    let message = unsafe { CStr::from_ptr(message) }.to_string_lossy();
+    tracing::error!(target: "llama", %message, "llama.cpp aborted");
+    if let Some(fatal) = FATAL.get() {
+        fatal(&message);
+    }
+    // Returning would end the process at once, before open streams are told.
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Error lines of llama.cpp since [`take_errors`] was last called, for messages about a failed call.
+static ERRORS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+pub(super) fn take_errors() -> String {
+    let mut errors = ERRORS.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::take(&mut *errors).join("; ")
+}
+
+extern "C" fn on_log(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
+    // SAFETY: ggml passes a NUL-terminated text.
+    let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
+    let text = text.trim();
+    if text.is_empty() || text == "." {
+        return; // the dots of its progress bar
+    }
+    match level {
+        sys::GGML_LOG_LEVEL_ERROR => {
+            tracing::warn!(target: "llama", "{text}");
+            let mut errors = ERRORS.lock().unwrap_or_else(PoisonError::into_inner);
+            if errors.len() < 8 {
+                errors.push(text.to_owned());
+            }
+        }
+        sys::GGML_LOG_LEVEL_WARN => tracing::info!(target: "llama", "{text}"),
+        _ => tracing::debug!(target: "llama", "{text}"),
+    }
+}
+
+/// What the engine is made of, for `GET /version`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Build {
+    pub llama_cpp: String,
+    pub ggml: String,
+    /// Checksum of the engine's source, as pinned in Cargo.lock.
+    pub source_sha256: String,
+    /// Loaded backends, such as `CPU` and `CUDA`.
+    pub backends: Vec<String>,
+    pub devices: Vec<String>,
+    /// CPU features in use, such as `AVX2`.
+    pub cpu_features: Vec<String>,
+}
+
+/// Call after [`init`].
+pub fn build() -> Build {
+    // SAFETY: the functions return static NUL-terminated strings, or names owned by loaded backends,
+    // which are never unloaded; indices are below the counts.
+    unsafe {
+        Build {
+            llama_cpp: string(sys::llama_version()),
+            ggml: string(sys::ggml_version()),
+            source_sha256: env!("LLM_SERVER_ENGINE_SHA256").to_owned(),
+            backends: (0..sys::ggml_backend_reg_count())
+                .map(|at| string(sys::ggml_backend_reg_name(sys::ggml_backend_reg_get(at))))
+                .collect(),
+            devices: (0..sys::ggml_backend_dev_count())
+                .map(|at| {
+                    let device = sys::ggml_backend_dev_get(at);
+                    let name = string(sys::ggml_backend_dev_name(device));
+                    format!(
+                        "{name}: {}",
+                        string(sys::ggml_backend_dev_description(device)).trim()
+                    )
+                })
+                .collect(),
+            cpu_features: features(&string(sys::llama_print_system_info())),
+        }
+    }
+}
+
+/// From `CPU : SSE3 = 1 | AVX2 = 1 | … | CUDA : ARCHS = 900 | …` the CPU's features that are on.
+fn features(info: &str) -> Vec<String> {
+    let Some((_, cpu)) = info.split_once("CPU :") else {
+        return Vec::new();
+    };
+    cpu.split('|')
+        .map(str::trim)
+        .take_while(|part| !part.contains(':'))
+        .filter_map(|part| part.strip_suffix(" = 1"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// # Safety
+/// `text` is null or NUL-terminated.
+unsafe fn string(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller vouches for it.
+    unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// A path as llama.cpp wants it.
+pub(super) fn c_path(path: &Path) -> Result<CString, LoadError> {
+    CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| LoadError::File {
+        path: path.to_owned(),
+        why: "the path contains a NUL byte".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn only_the_cpu_features_that_are_on_are_listed() {
+        let info = "CPU : SSE3 = 1 | AVX2 = 1 | AVX512 = 0 | LLAMAFILE = 1 | CUDA : ARCHS = 900 | X = 1 | ";
+        assert_eq!(super::features(info), ["SSE3", "AVX2", "LLAMAFILE"]);
+    }
+}

@@ -1,0 +1,170 @@
+//! A loaded model: weights and vocabulary.
+
+use std::{ffi::c_void, path::Path, sync::Arc};
+
+use llama_cpp_sys_2 as sys;
+
+use super::{
+    LoadError, backend,
+    guard::{self, Fault},
+};
+use crate::{
+    config::{EngineConfig, Load},
+    engine::{Token, gguf, model::Vocab},
+};
+
+/// A loaded model's weights and vocabulary; immutable, shared between threads.
+pub struct Weights {
+    model: *mut sys::llama_model,
+    vocab: *const sys::llama_vocab,
+}
+
+// SAFETY: llama.cpp never writes to a loaded model; tokenising and reading metadata are const.
+unsafe impl Send for Weights {}
+// SAFETY: as above.
+unsafe impl Sync for Weights {}
+
+impl Weights {
+    /// Checks the file's header, then loads it. `progress` gets 0.0–1.0 and returns whether to go on.
+    /// [`super::init`] must have been called.
+    pub fn load(
+        path: &Path,
+        config: &EngineConfig,
+        mut progress: &mut dyn FnMut(f32) -> bool,
+    ) -> Result<Arc<Self>, LoadError> {
+        let refuse = |why: String| LoadError::File {
+            path: path.to_owned(),
+            why,
+        };
+        gguf::check(path).map_err(|error| refuse(error.to_string()))?;
+        let name = backend::c_path(path)?;
+        backend::take_errors();
+        // SAFETY: returns a plain struct.
+        let mut params = unsafe { sys::llama_model_default_params() };
+        params.load_mode = match config.load {
+            Load::Mmap => sys::LLAMA_LOAD_MODE_MMAP,
+            Load::None => sys::LLAMA_LOAD_MODE_NONE,
+            Load::Mlock => sys::LLAMA_LOAD_MODE_MMAP_MLOCK,
+        };
+        params.n_gpu_layers = config
+            .gpu_layers
+            .map_or(-1, |layers| i32::try_from(layers).unwrap_or(-1));
+        params.progress_callback = Some(on_progress);
+        params.progress_callback_user_data = (&raw mut progress).cast();
+        // SAFETY: `progress`, the only thing that `params` points to, lives until after the call.
+        match unsafe { guard::load(&name, params) } {
+            Ok(model) => {
+                // SAFETY: the model was just loaded.
+                let vocab = unsafe { sys::llama_model_get_vocab(model) };
+                Ok(Arc::new(Self { model, vocab }))
+            }
+            Err(_) if !progress(0.0) => Err(LoadError::Cancelled),
+            Err(Fault::Caught(why)) => Err(refuse(why)),
+            Err(Fault::Code(_)) => {
+                let why = backend::take_errors();
+                let why = if why.is_empty() {
+                    "llama.cpp refused it without a reason".into()
+                } else {
+                    why
+                };
+                Err(refuse(why))
+            }
+        }
+    }
+
+    /// Tokens of context that the model was trained with.
+    pub fn trained_context(&self) -> u32 {
+        // SAFETY: the model is loaded.
+        u32::try_from(unsafe { sys::llama_model_n_ctx_train(self.model) }).unwrap_or(0)
+    }
+
+    /// The raw model, for chat's shim. Valid while `self` lives.
+    pub(crate) fn as_ptr(&self) -> *const sys::llama_model {
+        self.model
+    }
+
+    /// For calls that take a mutable model but only read it.
+    pub(super) fn as_mut_ptr(&self) -> *mut sys::llama_model {
+        self.model
+    }
+
+    pub(super) fn vocab_ptr(&self) -> *const sys::llama_vocab {
+        self.vocab
+    }
+
+    /// Tokens that the model says must never be sampled.
+    pub(super) fn suppressed(&self) -> Vec<Token> {
+        let mut count = 0;
+        // SAFETY: the vocabulary is valid; the array it returns lives as long and is `count` long.
+        unsafe {
+            let tokens = sys::llama_vocab_get_suppress_tokens(self.vocab, &raw mut count);
+            match usize::try_from(count) {
+                Ok(count) if count > 0 && !tokens.is_null() => {
+                    std::slice::from_raw_parts(tokens, count).to_vec()
+                }
+                _ => Vec::new(),
+            }
+        }
+    }
+
+    fn holds(&self, token: Token) -> bool {
+        u32::try_from(token).is_ok_and(|id| id < self.size())
+    }
+}
+
+impl Drop for Weights {
+    fn drop(&mut self) {
+        // SAFETY: contexts and samplers hold an `Arc` of this, so nothing uses the model any more.
+        unsafe { sys::llama_model_free(self.model) };
+    }
+}
+
+extern "C" fn on_progress(done: f32, progress: *mut c_void) -> bool {
+    // SAFETY: `load` passes a reference that outlives the call.
+    let progress = unsafe { &mut *progress.cast::<&mut dyn FnMut(f32) -> bool>() };
+    progress(done)
+}
+
+impl Vocab for Weights {
+    fn size(&self) -> u32 {
+        // SAFETY: the vocabulary is valid.
+        u32::try_from(unsafe { sys::llama_vocab_n_tokens(self.vocab) }).unwrap_or(0)
+    }
+
+    fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Vec<Token> {
+        // SAFETY: the vocabulary is valid.
+        unsafe { guard::tokenize(self.vocab, text, add_special, parse_special) }.unwrap_or_else(
+            |fault| {
+                tracing::error!(?fault, bytes = text.len(), "a text could not be tokenised");
+                Vec::new()
+            },
+        )
+    }
+
+    fn piece(&self, token: Token, special: bool, out: &mut Vec<u8>) {
+        if !self.holds(token) {
+            return; // llama.cpp throws on ids outside the vocabulary
+        }
+        let start = out.len();
+        let mut room = 32;
+        loop {
+            out.resize(start + room, 0);
+            let buffer = out[start..].as_mut_ptr();
+            let size = i32::try_from(room).unwrap_or(i32::MAX);
+            // SAFETY: the buffer has `size` bytes, the token is in the vocabulary.
+            let written = unsafe {
+                sys::llama_token_to_piece(self.vocab, token, buffer.cast(), size, 0, special)
+            };
+            match usize::try_from(written) {
+                Ok(written) => return out.truncate(start + written),
+                // A negative answer is the size that is needed.
+                Err(_) => room = usize::try_from(written.unsigned_abs()).unwrap_or(room * 2),
+            }
+        }
+    }
+
+    fn is_eog(&self, token: Token) -> bool {
+        // SAFETY: the vocabulary is valid, the token inside it.
+        self.holds(token) && unsafe { sys::llama_vocab_is_eog(self.vocab, token) }
+    }
+}

@@ -1,0 +1,386 @@
+//! The life of the real process with the real small model, as systemd, a shell and clients see it.
+
+#[path = "support/http.rs"]
+mod http;
+#[path = "support/server.rs"]
+mod server;
+#[path = "support/systemd.rs"]
+mod systemd;
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt, unix::net::UnixStream},
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use http::{Stream, get, post};
+use rustix::process::Signal;
+use serde_json::Value;
+use server::MODEL;
+use systemd::{LONG, Service};
+
+const SMALL: &str = "engine = {context = 512, parallel = 2}";
+/// Hundreds of tokens a second: far more than any of these tests lets it generate.
+const ENDLESS: &str =
+    r#"{"prompt": "Once upon a time", "max_tokens": 8000, "ignore_eos": true, "stream": true}"#;
+
+/// `serve` on a free port with these settings.
+fn serve(settings: &[&str]) -> Command {
+    server::fetch_model();
+    let mut command = server::command();
+    command.args(["serve", "--set", "listen = \"127.0.0.1:0\""]);
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    command
+}
+
+/// A service that is ready, and its address.
+fn ready(settings: &[&str]) -> (Service, String) {
+    let mut service = Service::start(serve(settings));
+    let address = service.address();
+    service.hear("READY=1");
+    (service, address)
+}
+
+fn run(arguments: &[&str]) -> Output {
+    server::command()
+        .args(arguments)
+        .output()
+        .expect("the binary can be started")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn systemd_hears_of_the_load_and_then_of_a_model_that_answers() {
+    let mut service = Service::start(serve(&[SMALL]));
+    let address = service.address();
+    // The port answers from the first word on; the small model may be there before the question.
+    let (status, body) = get(&address, "/health");
+    assert!(
+        status == 200 || status == 503 && body.contains("Loading model"),
+        "{status} {body}"
+    );
+
+    service.hear("READY=1");
+    let before = &service.said[..service
+        .said
+        .iter()
+        .position(|line| line == "READY=1")
+        .unwrap()];
+    assert!(before[0].starts_with("EXTEND_TIMEOUT_USEC="), "{before:?}");
+    for step in ["STATUS=Verifying", "STATUS=Loading", "STATUS=Warming up"] {
+        assert!(
+            before.iter().any(|line| line.starts_with(step)),
+            "no {step} in {before:?}"
+        );
+    }
+    assert_eq!(get(&address, "/health").0, 200);
+    let (status, body) = post(
+        &address,
+        "/v1/completions",
+        r#"{"prompt": "One, two,", "max_tokens": 4}"#,
+    );
+    assert_eq!(status, 200, "{body}");
+}
+
+#[test]
+fn the_watchdog_is_fed_while_the_server_is_idle_and_while_it_works() {
+    let mut command = serve(&["engine = {context = 8192, parallel = 1}"]);
+    command.env("WATCHDOG_USEC", "600000");
+    let mut service = Service::start(command);
+    let address = service.address();
+    service.hear("READY=1");
+    assert!(
+        !service.said.contains(&"WATCHDOG=1".to_owned()),
+        "fed before it was ready"
+    );
+    for _ in 0..3 {
+        service.hear("WATCHDOG=1");
+    }
+    let mut stream = Stream::open(&address, "/v1/completions", ENDLESS);
+    stream.event();
+    service.hear(&format!("STATUS=Serving {MODEL}: 1 running, 0 queued"));
+    for _ in 0..3 {
+        service.hear("WATCHDOG=1");
+    }
+    drop(stream);
+    service.hear(&format!("STATUS=Serving {MODEL}: idle"));
+}
+
+#[test]
+fn a_socket_that_the_service_manager_opened_is_served() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let serve = serve(&[SMALL]);
+    // systemd passes sockets from descriptor 3 on and names the process it means.
+    let mut shell = Command::new("sh");
+    shell
+        .args([
+            "-c",
+            r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@""#,
+        ])
+        .arg(serve.get_program())
+        .args(serve.get_args())
+        .current_dir(serve.get_current_dir().unwrap())
+        .envs(
+            serve
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .stdin(Stdio::from(OwnedFd::from(listener)));
+    let mut service = Service::start(shell);
+    // Asked before anything is bound: the kernel holds the connection until the process is up.
+    assert!(matches!(get(&address, "/health/live").0, 200 | 503));
+    assert_eq!(service.address(), address);
+    service.hear("READY=1");
+    assert_eq!(get(&address, "/health").0, 200);
+}
+
+#[test]
+fn sigterm_lets_a_running_stream_finish_and_turns_new_requests_away() {
+    let (mut service, address) = ready(&["engine = {context = 2048, parallel = 2}"]);
+    let body =
+        r#"{"prompt": "Once upon a time", "max_tokens": 1500, "ignore_eos": true, "stream": true}"#;
+    let mut stream = Stream::open(&address, "/v1/completions", body);
+    stream.event();
+    service.signal(Signal::TERM);
+    service.hear("STOPPING=1");
+
+    let mut late = Stream::open(&address, "/v1/completions", r#"{"prompt": "Hello"}"#);
+    assert_eq!(late.status, 503, "{}", late.head);
+    assert!(
+        late.head.to_ascii_lowercase().contains("\r\nretry-after: "),
+        "{}",
+        late.head
+    );
+    assert!(late.rest().contains("error"));
+
+    assert!(
+        stream.rest().trim_end().ends_with("data: [DONE]"),
+        "the stream was cut"
+    );
+    assert_eq!(service.wait(LONG).code(), Some(0), "{}", service.log());
+}
+
+#[test]
+fn a_stream_that_outlives_the_drain_ends_with_an_error_event() {
+    let (mut service, address) = ready(&[
+        "engine = {context = 8192, parallel = 1}",
+        "limits.drain = 0.2",
+    ]);
+    let mut stream = Stream::open(&address, "/v1/completions", ENDLESS);
+    stream.event();
+    service.signal(Signal::TERM);
+    let rest = stream.rest();
+    let last = rest
+        .lines()
+        .rfind(|line| line.starts_with("data: "))
+        .unwrap_or_default();
+    assert!(
+        last.starts_with("data: {\"error\":"),
+        "the last event was {last:?}"
+    );
+    assert_eq!(service.wait(LONG).code(), Some(0), "{}", service.log());
+}
+
+#[test]
+fn a_second_signal_ends_the_process_at_once() {
+    for (second, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let (mut service, address) = ready(&[
+            "engine = {context = 8192, parallel = 1}",
+            "limits.drain = 600",
+        ]);
+        let mut stream = Stream::open(&address, "/v1/completions", ENDLESS);
+        stream.event();
+        service.signal(Signal::TERM);
+        service.hear("STOPPING=1");
+        service.signal(second);
+        assert_eq!(
+            service.wait(Duration::from_secs(5)).code(),
+            Some(code),
+            "{}",
+            service.log()
+        );
+    }
+}
+
+#[test]
+fn sigterm_ends_a_load_that_is_under_way() {
+    // A store without memory: the digest is computed again, so the load takes its time.
+    let store = tempfile::tempdir().unwrap();
+    let mut command = serve(&[SMALL]);
+    fs::copy(
+        model_file(),
+        store.path().join(model_file().file_name().unwrap()),
+    )
+    .unwrap();
+    command.env("LLM_SERVER_MODELS", store.path());
+    let mut service = Service::start(command);
+    service.hear("STATUS=Verifying");
+    service.signal(Signal::TERM);
+    assert_eq!(
+        service.wait(Duration::from_secs(10)).code(),
+        Some(0),
+        "{}",
+        service.log()
+    );
+    assert!(!service.said.contains(&"READY=1".to_owned()));
+}
+
+#[test]
+fn sighup_is_survived() {
+    let (service, address) = ready(&[SMALL]);
+    service.signal(Signal::HUP);
+    assert_eq!(get(&address, "/health").0, 200);
+}
+
+#[test]
+fn a_unix_socket_is_served_to_its_group_and_removed_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.sock");
+    let listen = format!("listen = \"unix:{}\"", path.display());
+    let mut service = Service::start(serve(&[SMALL, &listen]));
+    service.hear("READY=1");
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o660
+    );
+    let (status, _) = http::get_over(UnixStream::connect(&path).unwrap(), "/health");
+    assert_eq!(status, 200);
+    service.signal(Signal::INT);
+    assert_eq!(service.wait(LONG).code(), Some(0), "{}", service.log());
+    assert!(!path.exists(), "the socket file was left behind");
+}
+
+#[test]
+fn a_port_in_use_is_an_error_that_names_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let output = run(&["serve", "--set", &format!("listen = \"{address}\"")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains(&format!("listen = \"{address}\": the address is in use")),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_missing_model_is_exit_code_66_and_names_the_command_that_gets_it() {
+    let empty = tempfile::tempdir().unwrap();
+    let output = serve(&[])
+        .env("LLM_SERVER_MODELS", empty.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(66), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains(&format!("llm-server models fetch {MODEL}")),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn weights_with_one_wrong_bit_are_exit_code_65() {
+    let store = tempfile::tempdir().unwrap();
+    let mut command = serve(&[]);
+    let mut weights = fs::read(model_file()).unwrap();
+    let middle = weights.len() / 2;
+    weights[middle] ^= 1;
+    fs::write(
+        store.path().join(model_file().file_name().unwrap()),
+        weights,
+    )
+    .unwrap();
+    let output = command
+        .env("LLM_SERVER_MODELS", store.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(65), "{}", stderr(&output));
+    assert!(stderr(&output).contains("sha256"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_truncated_model_file_is_exit_code_65_and_no_crash() {
+    server::fetch_model();
+    let folder = tempfile::tempdir().unwrap();
+    let cut = folder.path().join("cut.gguf");
+    let weights = fs::read(model_file()).unwrap();
+    fs::write(&cut, &weights[..weights.len() / 3]).unwrap();
+    let output = run(&["generate", "Hello", "--model-file", cut.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(65), "{}", stderr(&output));
+    assert!(stderr(&output).contains("cut.gguf"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_wrong_setting_is_exit_code_2_and_named() {
+    let output = run(&["serve", "--set", "engine.parallel = 0"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("parallel"), "{}", stderr(&output));
+}
+
+#[test]
+fn generate_knows_the_capital_of_france() {
+    server::fetch_model();
+    let question = "What is the capital of France?";
+    let output = run(&[
+        "generate",
+        question,
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "32",
+        "--set",
+        SMALL,
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("Paris"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn version_names_the_engine_and_the_features_of_this_machine() {
+    let output = run(&["version", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let version: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(version["model"]["name"], MODEL);
+    assert!(
+        version["system_fingerprint"]
+            .as_str()
+            .unwrap()
+            .starts_with("fp_")
+    );
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") {
+        let features = version["cpu_features"].as_array().unwrap();
+        assert!(
+            features.iter().any(|it| it == "AVX2"),
+            "AVX2 is not used: {features:?}"
+        );
+    }
+}
+
+#[test]
+fn the_server_shows_the_version_that_the_command_prints() {
+    let (_service, address) = ready(&[SMALL]);
+    let output = run(&["version", "--json", "--set", SMALL]);
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let served: Value = serde_json::from_str(&get(&address, "/version").1).unwrap();
+    assert_eq!(served, printed);
+}
+
+/// The pinned weights in the tests' store.
+fn model_file() -> std::path::PathBuf {
+    let output = run(&["models", "path", MODEL]);
+    Path::new(String::from_utf8_lossy(&output.stdout).trim()).to_owned()
+}

@@ -1,0 +1,234 @@
+//! `POST /v1/chat/completions` when all goes well, and its parameters when it does not.
+
+use axum::http::StatusCode;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::support::{CONTEXT, Server, chat_body, events, show, text, value};
+
+#[tokio::test]
+async fn a_whole_answer() {
+    let server = Server::ready();
+    insta::assert_snapshot!(show(server.chat("Hé!", json!({})).await).await, @"");
+}
+
+#[tokio::test]
+async fn a_stream_without_usage() {
+    let server = Server::ready();
+    let more = json!({"stream": true});
+    insta::assert_snapshot!(show(server.chat("Hé", more).await).await, @"");
+}
+
+#[tokio::test]
+async fn a_stream_with_usage_at_its_end() {
+    let server = Server::ready();
+    let more = json!({"stream": true, "stream_options": {"include_usage": true}});
+    insta::assert_snapshot!(show(server.chat("a", more).await).await, @"");
+}
+
+#[tokio::test]
+async fn continuous_usage_counts_up_on_every_chunk() {
+    let server = Server::ready();
+    let options = json!({"include_usage": true, "continuous_usage_stats": true});
+    let more = json!({"stream": true, "stream_options": options});
+    let stream = text(server.chat("abc", more).await).await;
+    let counts: Vec<_> = events(&stream)
+        .iter()
+        .map(|event| event["usage"]["completion_tokens"].as_u64().unwrap())
+        .collect();
+    assert!(counts.is_sorted());
+    assert_eq!(counts.last(), Some(&4), "three bytes and the end of the answer");
+    assert!(counts.contains(&2));
+}
+
+#[tokio::test]
+async fn the_last_chunk_carries_llama_servers_timings() {
+    let server = Server::ready();
+    let answer = value(server.chat("abc", json!({})).await).await;
+    let timings = answer["timings"].as_object().unwrap();
+    assert_eq!(timings["prompt_n"], 4);
+    assert_eq!(timings["predicted_n"], 4);
+    let names = ["cache_n", "prompt_ms", "prompt_per_second", "predicted_ms", "predicted_per_second"];
+    for name in names {
+        assert!(timings[name].is_number(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn logprobs_come_with_the_content_they_belong_to() {
+    let server = Server::ready();
+    let more = json!({"logprobs": true, "top_logprobs": 1, "max_tokens": 2});
+    insta::assert_snapshot!(show(server.chat("ab", more).await).await, @"");
+    let more = json!({"logprobs": true, "stream": true});
+    let stream = text(server.chat("héllo", more).await).await;
+    let mut bytes = Vec::new();
+    for event in events(&stream) {
+        for token in event["choices"][0]["logprobs"]["content"].as_array().unwrap_or(&Vec::new()) {
+            let token: Vec<u8> = serde_json::from_value(token["bytes"].clone()).unwrap();
+            bytes.extend(token);
+        }
+    }
+    assert_eq!(String::from_utf8(bytes).unwrap(), "héllo");
+}
+
+#[tokio::test]
+async fn several_answers_have_an_index_each_and_count_the_prompt_once() {
+    let server = Server::ready();
+    insta::assert_snapshot!(show(server.chat("a", json!({"n": 2})).await).await, @"");
+    let stream = text(server.chat("ab", json!({"n": 2, "stream": true})).await).await;
+    let events = events(&stream);
+    for index in 0..2 {
+        let of_choice = events.iter().map(|event| &event["choices"][0]);
+        let content: String = of_choice
+            .filter(|choice| choice["index"] == index)
+            .filter_map(|choice| choice["delta"]["content"].as_str())
+            .collect();
+        assert_eq!(content, "ab");
+    }
+}
+
+#[tokio::test]
+async fn limits_and_stop_strings_end_the_answer() {
+    let server = Server::ready();
+    let ask = async |more: Value| {
+        let answer = value(server.chat("abcdef", more).await).await;
+        let choice = &answer["choices"][0];
+        let content = choice["message"]["content"].as_str().unwrap().to_owned();
+        (content, choice["finish_reason"].as_str().unwrap().to_owned())
+    };
+    let ended = |content: &str, reason: &str| (content.to_owned(), reason.to_owned());
+    assert_eq!(ask(json!({"max_tokens": 2})).await, ended("ab", "length"));
+    let both = json!({"max_tokens": 9, "max_completion_tokens": 3});
+    assert_eq!(ask(both).await, ended("abc", "length"));
+    assert_eq!(ask(json!({"max_tokens": -1})).await, ended("abcdef", "stop"));
+    assert_eq!(ask(json!({"stop": "cd"})).await, ended("ab", "stop"));
+    assert_eq!(ask(json!({"stop": ["x", "ef"]})).await, ended("abcd", "stop"));
+}
+
+#[tokio::test]
+async fn histories_as_clients_send_them_are_accepted() {
+    let server = Server::ready();
+    let body = json!({
+        "messages": [
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+            {"role": "assistant", "content": null, "reasoning_content": "hm", "tool_calls": [
+                {"id": null, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+            ]},
+            {"role": "tool", "tool_call_id": "x", "content": [{"type": "text", "text": "42"}]},
+            {"role": "user", "content": "thanks", "name": "eve", "extra": 1},
+        ],
+        "user": "u", "metadata": {}, "store": false, "service_tier": "auto",
+        "some_new_field": true, "temperature": null, "modalities": ["text"],
+    });
+    let answer = value(server.post("/v1/chat/completions", body).await).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "thanks");
+}
+
+#[tokio::test]
+async fn deterministic_parameters_of_every_family_are_accepted_together() {
+    let server = Server::ready();
+    let more = json!({
+        "temperature": 0, "top_p": 1, "top_k": 40.0, "min_p": 0.1, "typical_p": 1, "top_n_sigma": -1,
+        "xtc_probability": 0, "xtc_threshold": 0.1, "dry_multiplier": 0.8, "dry_base": 1.75,
+        "dry_allowed_length": 2, "dry_penalty_last_n": -1, "dry_sequence_breakers": ["\n"],
+        "repeat_penalty": 1.1, "repeat_last_n": -1, "frequency_penalty": -2, "presence_penalty": 2,
+        "mirostat": 0, "mirostat_tau": 5, "mirostat_eta": 0.1, "dynatemp_range": 0,
+        "dynatemp_exponent": 1, "logit_bias": {"97": -100}, "seed": -1, "ignore_eos": false,
+        "n_probs": 0, "id_slot": -1, "cache_prompt": false, "parallel_tool_calls": true,
+    });
+    assert_eq!(server.chat("hi", more).await.status(), StatusCode::OK);
+    let more = json!({"logit_bias": [[97, false], ["text", -1.5]], "seed": u64::MAX});
+    assert_eq!(server.chat("hi", more).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn each_bad_parameter_is_named() {
+    let server = Server::ready();
+    let mut lines = Vec::new();
+    for more in [
+        json!({"temperature": "hot"}),
+        json!({"temperature": -0.1}),
+        json!({"top_p": 1.5}),
+        json!({"top_k": 1.5}),
+        json!({"mirostat": 3}),
+        json!({"seed": 1.5}),
+        json!({"max_tokens": 0}),
+        json!({"n": 9}),
+        json!({"stop": [""]}),
+        json!({"stop": 1}),
+        json!({"stream": "yes"}),
+        json!({"stream_options": {"include_usage": true}}),
+        json!({"stream": true, "stream_options": {"include_usage": 1}}),
+        json!({"top_logprobs": 2}),
+        json!({"logprobs": true, "top_logprobs": 21}),
+        json!({"logprobs": 1}),
+        json!({"logit_bias": {"258": 1}}),
+        json!({"logit_bias": {"1": 101}}),
+        json!({"logit_bias": [[1]]}),
+        json!({"dry_sequence_breakers": [1]}),
+        json!({"modalities": ["text", "audio"]}),
+        json!({"guided_json": {"type": "object"}}),
+        json!({"functions": [{"name": "f"}]}),
+        json!({"model": 1}),
+        json!({"user": 1}),
+        json!({"response_format": {"type": "xml"}}),
+        json!({"tool_choice": "required"}),
+        json!({"messages": []}),
+        json!({"messages": null}),
+        json!({"messages": [{"role": "user", "content": 1}]}),
+        json!({"messages": [
+            {"role": "user", "content": "a"},
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}
+        ]}),
+    ] {
+        let response = server.chat("hi", more).await;
+        let status = response.status().as_u16();
+        let error = &value(response).await["error"];
+        let (param, message) = (&error["param"], error["message"].as_str().unwrap());
+        lines.push(format!("{status} {param} | {message}"));
+    }
+    insta::assert_snapshot!(lines.join("\n"), @"");
+}
+
+#[tokio::test]
+async fn a_long_body_is_prepared_elsewhere_and_answered_the_same() {
+    let server = Server::ready();
+    let padding = "x".repeat(20 << 10);
+    let answer = value(server.chat("same", json!({"some_new_field": padding})).await).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "same");
+}
+
+#[tokio::test]
+async fn a_prompt_that_is_too_long_is_an_error_in_the_clients_words_also_for_a_stream() {
+    let server = Server::ready();
+    let long = "x".repeat(CONTEXT as usize);
+    insta::assert_snapshot!(show(server.chat(&long, json!({})).await).await, @"");
+    let streamed = server.chat(&long, json!({"stream": true})).await;
+    assert_eq!(streamed.status(), StatusCode::BAD_REQUEST);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn deltas_joined_are_the_whole_answer(message in "[^\r\n]{1,60}", seed in any::<u32>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let server = Server::ready();
+            let whole = value(server.chat(&message, json!({"seed": seed})).await).await;
+            let body = chat_body(&message, json!({"seed": seed, "stream": true}));
+            let stream = text(server.post("/v1/chat/completions", body).await).await;
+            prop_assert!(stream.ends_with("data: [DONE]\n\n"));
+            let joined: String = events(&stream)
+                .iter()
+                .filter_map(|event| event["choices"][0]["delta"]["content"].as_str())
+                .collect();
+            prop_assert_eq!(&whole["choices"][0]["message"]["content"], &joined);
+            let last = events(&stream).pop().unwrap();
+            prop_assert_eq!(&last["choices"][0]["finish_reason"], &whole["choices"][0]["finish_reason"]);
+            prop_assert_eq!(&last["choices"][0]["delta"], &json!({}));
+            Ok(())
+        })?;
+    }
+}

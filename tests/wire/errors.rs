@@ -1,0 +1,271 @@
+//! Every way a request fails: the status, the one shape of the body, and what headers add.
+
+use std::{sync::mpsc, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{Method, Request, StatusCode},
+};
+use futures_util::stream;
+use llm_server::{
+    api::Stage,
+    engine::{
+        fake::{Fake, Fault},
+        model::DecodeError,
+    },
+};
+use serde_json::{Value, json};
+
+use crate::support::{CONTEXT, PANIC, Server, Setup, gated, post, show, text, value};
+
+const CHAT: &str = "/v1/chat/completions";
+
+#[tokio::test]
+async fn unknown_paths_and_wrong_methods() {
+    let server = Server::ready();
+    insta::assert_snapshot!(server.show_get("/v2/nothing").await, @"");
+    insta::assert_snapshot!(server.show_get(CHAT).await, @"");
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_json_object() {
+    let server = Server::ready();
+    let response = server.send(post(CHAT, "{\"messages\":\n [}")).await;
+    insta::assert_snapshot!(show(response).await, @"");
+    let response = server.send(post(CHAT, "[]")).await;
+    insta::assert_snapshot!(show(response).await, @"");
+    let response = server.send(post(CHAT, Body::empty())).await;
+    insta::assert_snapshot!(show(response).await, @"");
+}
+
+#[tokio::test]
+async fn the_content_type_does_not_matter() {
+    let server = Server::ready();
+    let body = json!({"prompt": "a\n"}).to_string();
+    let request = Request::post("/v1/completions").body(Body::from(body)).unwrap();
+    assert_eq!(server.send(request).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large() {
+    let server = Server::ready();
+    let response = server.send(post(CHAT, vec![b' '; (64 << 10) + 1])).await;
+    insta::assert_snapshot!(show(response).await, @"");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive() {
+    let mut setup = Setup::default();
+    setup.limits.receive = Duration::from_millis(10);
+    let never = stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    let response = setup.start().send(post(CHAT, Body::from_stream(never))).await;
+    insta::assert_snapshot!(show(response).await, @"");
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off() {
+    let broken = stream::iter([Err::<Vec<u8>, _>(std::io::Error::other("reset by peer"))]);
+    let response = Server::ready().send(post(CHAT, Body::from_stream(broken))).await;
+    insta::assert_snapshot!(show(response).await, @"");
+}
+
+#[tokio::test]
+async fn keys_are_asked_for_when_there_are_any() {
+    let server = Setup { keys: vec!["sk-1".to_owned()], ..Setup::default() }.start();
+    insta::assert_snapshot!(server.show_get("/v1/models").await, @"");
+    let with = |name: &str, value: &str| {
+        let request = Request::get("/v1/models").header(name, value);
+        server.send(request.body(Body::empty()).unwrap())
+    };
+    insta::assert_snapshot!(show(with("authorization", "Bearer sk-2").await).await, @"");
+    assert_eq!(with("authorization", "bearer sk-1").await.status(), StatusCode::OK);
+    assert_eq!(with("x-api-key", "sk-1").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn any_key_will_do_when_there_are_none() {
+    let request = Request::get("/v1/models").header("authorization", "Bearer anything");
+    let response = Server::ready().send(request.body(Body::empty()).unwrap()).await;
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_full_queue() {
+    let (fake, _permits) = gated(1);
+    let server = Setup { fake, queue: 1, ..Setup::default() }.start();
+    let ask = || server.chat("a", json!({}));
+    // One decodes, one waits; both are held here without being polled any further.
+    let mut first = Box::pin(ask());
+    let mut second = Box::pin(ask());
+    assert!(futures_util::poll!(&mut first).is_pending());
+    assert!(futures_util::poll!(&mut second).is_pending());
+    insta::assert_snapshot!(show(ask().await).await, @"");
+}
+
+#[tokio::test]
+async fn a_wait_in_the_queue_that_takes_too_long() {
+    let (fake, permits) = gated(1);
+    let mut setup = Setup { fake, ..Setup::default() };
+    setup.limits.queue_wait = Duration::ZERO;
+    let server = setup.start();
+    let mut first = Box::pin(server.chat("a", json!({})));
+    let mut second = Box::pin(server.chat("b", json!({"stream": true})));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    assert!(futures_util::poll!(&mut second).is_pending());
+    drop(permits);
+    let (first, second) = tokio::join!(first, second);
+    let statuses = [first.status(), second.status()];
+    // Either may have been late.
+    assert!(statuses.contains(&StatusCode::TOO_MANY_REQUESTS));
+    assert!(!statuses.contains(&StatusCode::INTERNAL_SERVER_ERROR));
+}
+
+#[tokio::test]
+async fn a_server_that_shuts_down() {
+    let server = Server::ready();
+    server.stage.send_replace(Stage::Draining);
+    insta::assert_snapshot!(show(server.chat("a", json!({})).await).await, @"");
+}
+
+#[tokio::test]
+async fn an_engine_that_was_halted() {
+    let server = Server::ready();
+    server.engine.halt();
+    let response = server.chat("a", json!({})).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn a_grammar_that_cannot_be_parsed_is_the_requests_fault_also_for_a_stream() {
+    let server = Server::ready();
+    let ask = |stream: bool| {
+        let body = json!({"prompt": "a\n", "grammar": "bad", "stream": stream});
+        server.post("/v1/completions", body)
+    };
+    insta::assert_snapshot!(show(ask(false).await).await, @"");
+    assert_eq!(ask(true).await.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_request_that_runs_too_long() {
+    let (fake, permits) = gated(1);
+    let mut setup = Setup { fake, ..Setup::default() };
+    setup.limits.request = Duration::ZERO;
+    let server = setup.start();
+    drop(permits);
+    insta::assert_snapshot!(show(server.chat("a", json!({})).await).await, @"");
+}
+
+/// Computes `batches` batches, then fails.
+fn failing_after(batches: usize) -> Fake {
+    let mut left = batches;
+    let fault: Fault = Box::new(move |_| {
+        if left == 0 {
+            return Some(DecodeError::Refused("device lost".to_owned()));
+        }
+        left -= 1;
+        None
+    });
+    Fake::new(1, CONTEXT).with_fault(fault)
+}
+
+#[tokio::test]
+async fn a_decode_that_fails_before_the_first_token_is_a_plain_error() {
+    let server = Setup { fake: failing_after(0), ..Setup::default() }.start();
+    insta::assert_snapshot!(show(server.chat("a", json!({})).await).await, @"");
+    let streamed = server.chat("a", json!({"stream": true})).await;
+    assert_eq!(streamed.status(), StatusCode::INTERNAL_SERVER_ERROR);
+}
+
+#[tokio::test]
+async fn a_decode_that_fails_in_mid_stream_is_an_event_and_no_done() {
+    // Fails only once the client has read the beginning.
+    let (fail, wait) = mpsc::channel::<()>();
+    let mut left = 2;
+    let fault: Fault = Box::new(move |_| {
+        if left > 0 {
+            left -= 1;
+            return None;
+        }
+        let _ = wait.recv();
+        Some(DecodeError::Refused("device lost".to_owned()))
+    });
+    let fake = Fake::new(1, CONTEXT).with_fault(fault);
+    let server = Setup { fake, ..Setup::default() }.start();
+    let response = server.chat("abc", json!({"stream": true})).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    drop(fail);
+    insta::assert_snapshot!(show(response).await, @"");
+}
+
+#[tokio::test]
+async fn a_bug_is_a_500_and_nothing_more() {
+    let server = Server::ready();
+    insta::assert_snapshot!(show(server.chat(PANIC, json!({})).await).await, @"");
+    let padding = "x".repeat(20 << 10);
+    let elsewhere = server.chat(PANIC, json!({"some_new_field": padding})).await;
+    assert_eq!(elsewhere.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(server.chat("a", json!({})).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn every_error_carries_the_headers_that_browsers_need() {
+    let server = Setup { keys: vec!["sk-1".to_owned()], ..Setup::default() }.start();
+    let request = Request::post(CHAT).header("origin", "https://app.example");
+    let response = server.send(request.body(Body::empty()).unwrap()).await;
+    assert!(response.headers()["vary"].to_str().unwrap().contains("origin"));
+    insta::assert_snapshot!(show(response).await, @"");
+}
+
+#[tokio::test]
+async fn a_preflight_needs_no_key_on_any_path() {
+    let server = Setup { keys: vec!["sk-1".to_owned()], ..Setup::default() }.start();
+    let asked = "authorization,content-type,x-api-key,anthropic-version,x-stainless-os";
+    for path in [CHAT, "/v1/models/org/fake", "/health", "/nowhere"] {
+        let request = Request::builder()
+            .method(Method::OPTIONS)
+            .uri(path)
+            .header("origin", "https://app.example")
+            .header("access-control-request-method", "DELETE")
+            .header("access-control-request-headers", asked);
+        let response = server.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        let headers = response.headers();
+        assert_eq!(headers["access-control-allow-origin"], "https://app.example");
+        assert_eq!(headers["access-control-allow-headers"], asked);
+        let methods = headers["access-control-allow-methods"].to_str().unwrap();
+        assert!(methods.contains("DELETE") && methods.contains("POST"));
+        assert!(headers["vary"].to_str().unwrap().contains("origin"));
+    }
+}
+
+#[tokio::test]
+async fn request_ids_are_echoed_when_sane_and_made_otherwise() {
+    let server = Server::ready();
+    let id = async |sent: Option<&str>| {
+        let mut request = Request::get("/nowhere");
+        if let Some(sent) = sent {
+            request = request.header("x-request-id", sent);
+        }
+        let response = server.send(request.body(Body::empty()).unwrap()).await;
+        response.headers()["x-request-id"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(id(Some("mine-1")).await, "mine-1");
+    let made = id(Some("not mine")).await;
+    assert!(made.starts_with("req_"));
+    assert_ne!(made, id(None).await);
+}
+
+#[tokio::test]
+async fn every_error_body_has_the_same_four_fields() {
+    let server = Server::ready();
+    let bodies: [Value; 3] = [
+        value(server.get("/nowhere").await).await,
+        value(server.chat("a", json!({"n": 0})).await).await,
+        serde_json::from_str(&text(server.send(post(CHAT, "{")).await).await).unwrap(),
+    ];
+    for body in bodies {
+        let fields: Vec<_> = body["error"].as_object().unwrap().keys().collect();
+        assert_eq!(fields, ["message", "type", "param", "code"]);
+    }
+}

@@ -1,0 +1,11 @@
+//! The wire, as clients see it: status, headers and body of every route and of every way it fails,
+//! with the real router, scheduler and chat templates over a model that repeats the last line of its prompt.
+
+mod chat;
+mod completions;
+mod errors;
+mod health;
+mod life;
+mod models;
+mod property;
+mod support;

@@ -1,0 +1,49 @@
+//! The list of models and each of its entries.
+
+use axum::http::StatusCode;
+use serde_json::json;
+
+use crate::support::{Server, Setup, value};
+
+fn with_aliases(aliases: &[&str]) -> Server {
+    let aliases = aliases.iter().map(ToString::to_string).collect();
+    Setup { aliases, ..Setup::default() }.start()
+}
+
+#[tokio::test]
+async fn the_list_begins_with_the_models_own_name() {
+    let server = with_aliases(&["gpt-4o"]);
+    insta::assert_snapshot!(server.show_get("/v1/models").await, @"");
+}
+
+#[tokio::test]
+async fn an_id_with_a_slash_is_found_plain_and_encoded() {
+    let server = Server::ready();
+    insta::assert_snapshot!(server.show_get("/v1/models/org/fake").await, @"");
+    assert_eq!(server.get("/v1/models/org%2Ffake").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_unknown_id_is_not_found() {
+    let server = Server::ready();
+    insta::assert_snapshot!(server.show_get("/v1/models/gpt-4o").await, @"");
+    assert_eq!(server.get("/v1/models/%ff").await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_request_may_name_the_model_an_alias_or_nothing() {
+    let server = with_aliases(&["gpt-4o"]);
+    for model in [json!(null), json!("org/fake"), json!("gpt-4o")] {
+        let answer = value(server.chat("hi", json!({"model": model})).await).await;
+        assert_eq!(answer["model"], "org/fake");
+    }
+    let body = json!({"model": "gpt-5", "prompt": "a\n"});
+    insta::assert_snapshot!(server.show_post("/v1/completions", body).await, @"");
+}
+
+#[tokio::test]
+async fn a_star_among_the_aliases_accepts_every_name() {
+    let server = with_aliases(&["*"]);
+    let response = server.chat("hi", json!({"model": "whatever"})).await;
+    assert_eq!(response.status(), StatusCode::OK);
+}

@@ -1,0 +1,253 @@
+//! A server without a socket, and answers as text that does not change from run to run.
+
+use std::{
+    fmt::Write,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{self, Body},
+    http::Request,
+    response::Response,
+};
+use llm_server::{
+    api::{Identity, Service, Settings, Stage, router},
+    chat::Chat,
+    config::Limits,
+    engine::{
+        self, Engine, Token,
+        fake::{Fake, FakeVocab, Fault},
+        model::Vocab,
+    },
+};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+/// The model answers with the last line, so with the last message.
+const TEMPLATE: &str =
+    "{% for message in messages %}{{ message.content }}{{ '\\n' }}{% endfor %}";
+pub const CONTEXT: u32 = 256;
+const LOADED: u64 = 1_700_000_000;
+
+/// What differs between the servers of the tests.
+pub struct Setup {
+    pub fake: Fake,
+    pub queue: u32,
+    pub keys: Vec<String>,
+    pub aliases: Vec<String>,
+    pub limits: Limits,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let minute = Duration::from_mins(1);
+        Self {
+            fake: Fake::new(2, CONTEXT),
+            queue: 4,
+            keys: Vec::new(),
+            aliases: Vec::new(),
+            limits: Limits {
+                queue: 4,
+                max_tokens: None,
+                body_bytes: 64 << 10,
+                queue_wait: minute,
+                request: minute,
+                receive: minute,
+                keep_alive: minute,
+                drain: minute,
+            },
+        }
+    }
+}
+
+pub struct Server {
+    pub router: Router,
+    pub stage: watch::Sender<Stage>,
+    pub engine: Engine,
+}
+
+impl Setup {
+    pub fn start(self) -> Server {
+        let Self { fake, queue, keys, aliases, limits } = self;
+        let built = engine::start(queue, move || Ok::<_, std::convert::Infallible>(fake));
+        let (engine, _thread) = built.unwrap();
+        let service = Service {
+            engine: engine.clone(),
+            vocab: Arc::new(Trap),
+            chat: Chat::from_template(TEMPLATE, "", "").unwrap(),
+            identity: Identity {
+                model: "org/fake".to_owned(),
+                aliases,
+                created: LOADED,
+                fingerprint: "fp_test".to_owned(),
+                version: json!({"version": "0.0.0"}),
+            },
+        };
+        let (stage, watched) = watch::channel(Stage::Ready(Arc::new(service)));
+        Server { router: router(watched, Settings { limits, keys }), stage, engine }
+    }
+}
+
+/// The fake model's vocabulary, which panics on one text: a bug that tests can call up.
+struct Trap;
+
+pub const PANIC: &str = "panic!";
+
+impl Vocab for Trap {
+    fn size(&self) -> u32 {
+        FakeVocab.size()
+    }
+    fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Vec<Token> {
+        assert!(!text.contains(PANIC), "a test wanted this");
+        FakeVocab.tokenize(text, add_special, parse_special)
+    }
+    fn piece(&self, token: Token, special: bool, out: &mut Vec<u8>) {
+        FakeVocab.piece(token, special, out);
+    }
+    fn is_eog(&self, token: Token) -> bool {
+        FakeVocab.is_eog(token)
+    }
+}
+
+/// A model that computes one batch for every `send`, and freely once the sender is gone.
+pub fn gated(sequences: u32) -> (Fake, mpsc::Sender<()>) {
+    let (permits, gate) = mpsc::channel();
+    let fault: Fault = Box::new(move |_| {
+        let _ = gate.recv();
+        None
+    });
+    (Fake::new(sequences, CONTEXT).with_fault(fault), permits)
+}
+
+impl Server {
+    pub fn ready() -> Self {
+        Setup::default().start()
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Response {
+        self.send(post(path, body.to_string())).await
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    pub async fn show_post(&self, path: &str, body: Value) -> String {
+        show(self.post(path, body).await).await
+    }
+
+    pub async fn show_get(&self, path: &str) -> String {
+        show(self.get(path).await).await
+    }
+
+    /// A chat with one message.
+    pub async fn chat(&self, message: &str, more: Value) -> Response {
+        self.post("/v1/chat/completions", chat_body(message, more)).await
+    }
+
+    /// Returns when no job is queued or running.
+    pub async fn idle(&self) {
+        while self.engine.busy() != engine::Busy::default() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+pub fn post(path: &str, body: impl Into<Body>) -> Request<Body> {
+    let request = Request::post(path).header("content-type", "application/json");
+    request.body(body.into()).unwrap()
+}
+
+pub fn chat_body(message: &str, more: Value) -> Value {
+    let mut body = json!({"messages": [{"role": "user", "content": message}]});
+    if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
+        body.extend(more);
+    }
+    body
+}
+
+pub async fn text(response: Response) -> String {
+    let bytes = body::to_bytes(response.into_body(), 1 << 22).await.unwrap();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+pub async fn value(response: Response) -> Value {
+    serde_json::from_str(&text(response).await).unwrap()
+}
+
+/// The `data:` of every event, `[DONE]` left out.
+pub fn events(stream: &str) -> Vec<Value> {
+    let data = stream.lines().filter_map(|line| line.strip_prefix("data: "));
+    data.filter(|data| *data != "[DONE]")
+        .map(|data| serde_json::from_str(data).unwrap())
+        .collect()
+}
+
+/// Status, headers that matter, and body, with ids and times made equal.
+pub async fn show(response: Response) -> String {
+    const SHOWN: [&str; 11] = [
+        "content-type",
+        "cache-control",
+        "x-accel-buffering",
+        "www-authenticate",
+        "allow",
+        "retry-after",
+        "retry-after-ms",
+        "x-should-retry",
+        "x-warning",
+        "access-control-allow-origin",
+        "access-control-expose-headers",
+    ];
+    assert!(response.headers().contains_key("x-request-id"));
+    let mut out = response.status().to_string();
+    for name in SHOWN {
+        for value in response.headers().get_all(name) {
+            let _ = write!(out, "\n{name}: {}", value.to_str().unwrap());
+        }
+    }
+    let body = text(response).await;
+    let body: Vec<_> = body.lines().map(steady_line).collect();
+    format!("{out}\n\n{}", body.join("\n"))
+}
+
+fn steady_line(line: &str) -> String {
+    let (prefix, json) = match line.strip_prefix("data: ") {
+        Some(json) => ("data: ", json),
+        None => ("", line),
+    };
+    match serde_json::from_str::<Value>(json) {
+        Ok(mut value) => {
+            steady(&mut value);
+            format!("{prefix}{value}")
+        }
+        Err(_) => line.to_owned(),
+    }
+}
+
+fn steady(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(steady),
+        Value::Object(object) => {
+            for (name, value) in object {
+                match (name.as_str(), &*value) {
+                    ("id", Value::String(id)) => {
+                        if let Some((kind, _)) = id.split_once("cmpl-") {
+                            *value = format!("{kind}cmpl-ID").into();
+                        }
+                    }
+                    ("created", created) if *created != LOADED => *value = "NOW".into(),
+                    ("timings", _) => *value = "TIMES".into(),
+                    _ => steady(value),
+                }
+            }
+        }
+        _ => {}
+    }
+}
