@@ -319,3 +319,6 @@ impl<M: Model> Worker<M> {
 fn small(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;
