@@ -9,7 +9,7 @@ use super::{
     guard::{self, Fault},
 };
 use crate::{
-    config::{EngineConfig, Load},
+    config::{EngineConfig, GpuLayers, Load},
     engine::{Token, gguf, model::Vocab},
 };
 
@@ -46,9 +46,10 @@ impl Weights {
             Load::None => sys::LLAMA_LOAD_MODE_NONE,
             Load::Mlock => sys::LLAMA_LOAD_MODE_MMAP_MLOCK,
         };
-        params.n_gpu_layers = config
-            .gpu_layers
-            .map_or(-1, |layers| i32::try_from(layers).unwrap_or(-1));
+        params.n_gpu_layers = match config.gpu_layers {
+            GpuLayers::Auto | GpuLayers::All => -1, // what there is no GPU for stays on the CPU
+            GpuLayers::Count(layers) => i32::try_from(layers).unwrap_or(i32::MAX),
+        };
         params.progress_callback = Some(on_progress);
         params.progress_callback_user_data = (&raw mut progress).cast();
         // SAFETY: `progress`, the only thing that `params` points to, lives until after the call.
