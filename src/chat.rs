@@ -1,15 +1,19 @@
 //! Messages to prompt, and generated text back to content, reasoning and tool calls, by llama.cpp's `common/chat`.
 
+mod delta;
+mod format;
 mod messages;
 mod parser;
 mod request;
 mod schema;
 mod shim;
+mod tools;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use parser::{Delta, FunctionDelta, Parser, ToolCallDelta};
+pub use delta::{Delta, FunctionDelta, ToolCallDelta};
+pub use parser::Parser;
 
 use crate::engine::{Grammar, Token, Trigger, llama::Weights};
 use request::Request;
@@ -127,24 +131,32 @@ impl Chat {
         self.capabilities
     }
 
-    /// `request`: an OpenAI chat body. Read are `messages`, `tools`, `tool_choice`, `parallel_tool_calls`,
+    /// `request`: the body of a chat request. Read are `messages`, `tools`, `tool_choice`, `parallel_tool_calls`,
     /// `response_format`, `reasoning_effort` and llama-server's `json_schema`, `grammar`, `enable_thinking`,
     /// `reasoning_format`, `chat_template_kwargs`, `add_generation_prompt`, `continue_final_message`.
     pub fn render(&self, request: &Value) -> Result<Rendered, ChatError> {
         let request = Request::read(request, self.capabilities)?;
-        let json = serde_json::to_string(&request).map_err(internal)?;
+        let json = serde_json::to_string(&request).map_err(|e| internal(&e))?;
         let applied: Applied = self
             .templates
             .apply(json)
             .map_err(|failure| match failure {
-                Failure::Caller(why) => ChatError::Invalid(why),
+                Failure::Caller(why) => request.refusal(&why),
                 Failure::Internal(why) => ChatError::Internal(why),
             })?;
         applied.into_rendered(request.grammar, request.warnings)
     }
 }
 
-fn internal(error: impl ToString) -> ChatError {
+impl Rendered {
+    /// Whether a lazy grammar starts with this mark.
+    fn is_trigger(&self, mark: &str) -> bool {
+        let mut triggers = self.grammar.iter().flat_map(|grammar| &grammar.triggers);
+        triggers.any(|trigger| matches!(trigger, Trigger::Word(word) if word.starts_with(mark)))
+    }
+}
+
+fn internal(error: &impl ToString) -> ChatError {
     ChatError::Internal(error.to_string())
 }
 
@@ -180,7 +192,7 @@ impl Applied {
         own_grammar: Option<String>,
         warnings: Vec<String>,
     ) -> Result<Rendered, ChatError> {
-        let format = parser::Format::deserialize(&self.parser).map_err(internal)?;
+        let format = format::Format::deserialize(&self.parser).map_err(|e| internal(&e))?;
         let grammar = match (self.grammar, own_grammar) {
             // Lazy without a trigger: it would never start.
             (Some(grammar), _) if grammar.lazy && grammar.triggers.is_empty() => None,

@@ -116,7 +116,7 @@ impl From<&Failure> for Exit {
             Failure::Locate(error) => error.into(),
             Failure::Load(LoadFailure::Engine(LoadError::File { .. })) => Self::BadModel,
             Failure::Load(
-                LoadFailure::Engine(LoadError::Context(_))
+                LoadFailure::Engine(LoadError::Context(_) | LoadError::Backend(_))
                 | LoadFailure::TrainedContext { .. }
                 | LoadFailure::Chat(_),
             ) => Self::CannotWork,
@@ -141,7 +141,10 @@ impl From<&LocateError> for Exit {
 pub(crate) fn origin(loaded: &Loaded, absent: Absent) -> Origin {
     let name = &loaded.config.model.name;
     match (&loaded.model_file, loaded.lock.get(name)) {
-        (Some(file), _) => Origin::File(file.clone()),
+        (Some(path), _) => Origin::File {
+            name: name.clone(),
+            path: path.clone(),
+        },
         (None, Some(entry)) => Origin::Pinned {
             name: name.clone(),
             entry: Box::new(entry.clone()),

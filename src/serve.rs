@@ -165,7 +165,7 @@ impl Life {
         tokio::select! {
             () = self.stop.cancelled() => {}
             _ = &mut ended => {
-                last_words::died("its thread ended");
+                last_words::died("its thread ended; the log says why");
                 std::future::pending::<()>().await;
             }
         }
@@ -214,16 +214,16 @@ impl Life {
     }
 
     fn identity(&self, weights_sha256: &str) -> Identity {
-        let (build, name) = (llama::build(), self.origin.name());
+        let build = llama::build();
         let served = Served {
             build: &build,
-            name: &name,
+            name: self.origin.name(),
             engine: &self.config.engine,
             weights_sha256,
             template: self.template.as_deref(),
         };
         Identity {
-            model: self.origin.name(),
+            model: self.origin.name().to_owned(),
             aliases: self.config.model.aliases.clone(),
             created: SystemTime::now()
                 .duration_since(SystemTime::UNIX_EPOCH)
@@ -264,7 +264,7 @@ pub fn version(config: &Config, origin: &Origin) -> Result<Value, Failure> {
     let template = files::template(config)?;
     Ok(Served {
         build: &llama::build(),
-        name: &origin.name(),
+        name: origin.name(),
         engine: &config.engine,
         weights_sha256: &origin.sha256()?.to_string(),
         template: template.as_deref(),

@@ -145,9 +145,12 @@ fn a_socket_that_the_service_manager_opened_is_served() {
 
 #[test]
 fn sigterm_lets_a_running_stream_finish_and_turns_new_requests_away() {
-    let (mut service, address) = ready(&["engine = {context = 2048, parallel = 2}"]);
+    let (mut service, address) = ready(&[
+        "engine = {context = 2048, parallel = 2}",
+        "limits.drain = 100",
+    ]);
     let body =
-        r#"{"prompt": "Once upon a time", "max_tokens": 1500, "ignore_eos": true, "stream": true}"#;
+        r#"{"prompt": "Once upon a time", "max_tokens": 300, "ignore_eos": true, "stream": true}"#;
     let mut stream = Stream::open(&address, "/v1/completions", body);
     stream.event();
     service.signal(Signal::TERM);
@@ -329,7 +332,7 @@ fn a_wrong_setting_is_exit_code_2_and_named() {
 #[test]
 fn generate_knows_the_capital_of_france() {
     server::fetch_model();
-    let question = "What is the capital of France?";
+    let question = "What is the capital of France? Answer in one sentence.";
     let output = run(&[
         "generate",
         question,

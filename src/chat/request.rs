@@ -1,15 +1,11 @@
-//! An OpenAI chat body, checked field by field and brought into the one form the shim takes.
+//! The body of a chat request, checked field by field and brought into the one form the shim takes.
 
-use std::{collections::HashSet, fmt::Display};
+use std::fmt::Display;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{
-    Capabilities, ChatError,
-    messages::messages,
-    schema::{self, tool_schema},
-};
+use super::{Capabilities, ChatError, messages::messages, schema, tools::tools};
 
 /// What the shim's `shim_chat_apply` takes, every field present.
 #[derive(Debug, Serialize)]
@@ -24,6 +20,9 @@ pub(super) struct Request {
     enable_thinking: bool,
     reasoning_format: &'static str,
     chat_template_kwargs: Map<String, Value>,
+    /// Where `json_schema` stood in the request.
+    #[serde(skip)]
+    schema_path: &'static str,
     /// The caller's own GBNF; the template has no part in it.
     #[serde(skip)]
     pub(super) grammar: Option<String>,
@@ -42,7 +41,7 @@ impl Request {
         let grammar = text(body, "grammar")?
             .filter(|gbnf| !gbnf.is_empty())
             .map(str::to_owned);
-        let json_schema = json_schema(body)?;
+        let (schema_path, json_schema) = json_schema(body)?.unzip();
         if grammar.is_some() && json_schema.is_some() {
             return Err(invalid("grammar: not together with a JSON schema"));
         }
@@ -67,6 +66,7 @@ impl Request {
             parallel_tool_calls: flag(body, "parallel_tool_calls")?
                 .unwrap_or(can.parallel_tool_calls),
             json_schema,
+            schema_path: schema_path.unwrap_or_default(),
             add_generation_prompt,
             continuation,
             enable_thinking,
@@ -80,120 +80,25 @@ impl Request {
             warnings,
         })
     }
-}
 
-type Tools = (Option<Vec<Value>>, &'static str);
-
-fn tools(
-    body: &Map<String, Value>,
-    can: Capabilities,
-    warnings: &mut Vec<String>,
-) -> Result<Tools, ChatError> {
-    let mut tools = Vec::new();
-    let mut names = HashSet::new();
-    for (i, tool) in list(body, "tools")?.iter().enumerate() {
-        let path = format!("tools[{i}]");
-        let (name, tool) = read_tool(&path, tool)?;
-        if !names.insert(name.clone()) {
-            return Err(invalid(format!(
-                "{path}.function.name: {name:?} is there twice"
-            )));
+    /// What llama.cpp refused of this request, with the field as far as it can be told.
+    pub(super) fn refusal(&self, why: &str) -> ChatError {
+        const PREFIX: &str =
+            "Unable to generate parser for this template. Automatic parser generation failed: ";
+        let why = why.strip_prefix(PREFIX).unwrap_or(why);
+        if !why.starts_with("JSON schema") {
+            return invalid(why);
         }
-        tools.push(tool);
+        let path = match self.json_schema {
+            Some(_) => self.schema_path,
+            None => "tools",
+        };
+        invalid(format!("{path}: {}", why.replace('\n', " ")))
     }
-    let choice = match present(body, "tool_choice") {
-        None => "auto",
-        Some(Value::String(word)) => match word.as_str() {
-            "auto" => "auto",
-            "none" => "none",
-            "required" => "required",
-            _ => return Err(wrong_choice(&body["tool_choice"])),
-        },
-        Some(choice) => {
-            let name = choice["function"]["name"]
-                .as_str()
-                .filter(|_| choice["type"] == "function")
-                .ok_or_else(|| wrong_choice(choice))?;
-            tools.retain(|tool| tool["function"]["name"] == name);
-            if tools.is_empty() {
-                return Err(invalid(format!(
-                    "tool_choice.function.name: {name:?} is not among the tools"
-                )));
-            }
-            "required"
-        }
-    };
-    if choice == "required" && tools.is_empty() {
-        return Err(invalid(
-            "tool_choice: demands a tool call, but there are no tools",
-        ));
-    }
-    if choice != "none" && !tools.is_empty() {
-        if !can.tool_calls {
-            if choice == "required" {
-                return Err(invalid(
-                    "tool_choice: demands a tool call, but this model's chat template has no tool calls",
-                ));
-            }
-            warnings.push(
-                "tools: this model's chat template has no tool calls; none will be made".to_owned(),
-            );
-        } else if !can.describes_tools {
-            warnings.push(
-                "tools: this model's chat template does not tell the model about them".to_owned(),
-            );
-        }
-    }
-    Ok(((!tools.is_empty()).then_some(tools), choice))
 }
-
-fn wrong_choice(choice: &Value) -> ChatError {
-    let accepted = r#""auto", "none", "required" or {"type": "function", "function": {"name": …}}"#;
-    wrong("tool_choice", accepted, choice)
-}
-
-/// A tool as the shim takes it, and its name.
-fn read_tool(path: &str, tool: &Value) -> Result<(String, Value), ChatError> {
-    let function = tool
-        .as_object()
-        .ok_or_else(|| wrong(path, "an object", tool))?
-        .get("function")
-        .unwrap_or(&Value::Null);
-    if tool["type"] != "function" {
-        return Err(wrong(
-            format!("{path}.type"),
-            r#""function""#,
-            &tool["type"],
-        ));
-    }
-    let path = format!("{path}.function");
-    let fields = function
-        .as_object()
-        .ok_or_else(|| wrong(&path, "an object", function))?;
-    let name = function["name"]
-        .as_str()
-        .filter(|name| (1..=MAX_NAME_BYTES).contains(&name.len()))
-        .ok_or_else(|| {
-            let accepted = format!("a string of 1 to {MAX_NAME_BYTES} bytes");
-            wrong(format!("{path}.name"), &accepted, &function["name"])
-        })?;
-    let description = text_at(&path, fields, "description")?.unwrap_or_default();
-    let parameters = match present(fields, "parameters") {
-        None => json!({}),
-        Some(parameters) => tool_schema(&format!("{path}.parameters"), parameters)?,
-    };
-    let tool = json!({
-        "type": "function",
-        "function": {"name": name, "description": description, "parameters": parameters},
-    });
-    Ok((name.to_owned(), tool))
-}
-
-/// Names become grammar rules by way of a regular expression that calls itself for every character.
-const MAX_NAME_BYTES: usize = 256;
 
 /// The schema the answer must follow, from `response_format` or `json_schema`; `{}` is any object.
-fn json_schema(body: &Map<String, Value>) -> Result<Option<Value>, ChatError> {
+fn json_schema(body: &Map<String, Value>) -> Result<Option<(&'static str, Value)>, ChatError> {
     let any_object = || json!({"type": "object"});
     let mut schema = present(body, "json_schema").map(|schema| ("json_schema", schema.clone()));
     if let Some(format) = present(body, "response_format") {
@@ -226,7 +131,7 @@ fn json_schema(body: &Map<String, Value>) -> Result<Option<Value>, ChatError> {
     };
     schema::check(path, &schema)?;
     let empty = schema.as_object().is_some_and(Map::is_empty);
-    Ok(Some(if empty { any_object() } else { schema }))
+    Ok(Some((path, if empty { any_object() } else { schema })))
 }
 
 /// How the last message is to be continued, and whether a new one is begun instead.
@@ -335,14 +240,6 @@ fn one_of(
 /// The field, unless it is absent or null: clients send both for "not set".
 pub(super) fn present<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     object.get(key).filter(|value| !value.is_null())
-}
-
-fn list<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a [Value], ChatError> {
-    match present(object, key) {
-        None => Ok(&[]),
-        Some(Value::Array(items)) => Ok(items),
-        Some(other) => Err(wrong(key, "an array", other)),
-    }
 }
 
 fn flag(object: &Map<String, Value>, key: &str) -> Result<Option<bool>, ChatError> {

@@ -60,15 +60,18 @@ pub(crate) fn load(
     template: Option<&str>,
     report: &mut dyn FnMut(Step) -> bool,
 ) -> Result<Loaded, LoadFailure> {
-    let mut last = None;
+    let (mut last, mut go_on) = (None, true);
     let weights = Weights::load(file, &config.engine, &mut |part| {
         let percent = percent(part);
         // The engine reports every tensor; news is only another percent.
-        let news = last.replace(percent) != Some(percent);
-        !news || report(Step::Weights(percent))
+        if last.replace(percent) != Some(percent) {
+            go_on = report(Step::Weights(percent));
+        }
+        go_on
     })?;
     let (context, trained) = (config.engine.context, weights.trained_context());
-    if context > trained && !config.engine.beyond_trained_context {
+    // 0: the file does not say.
+    if trained > 0 && context > trained && !config.engine.beyond_trained_context {
         return Err(LoadFailure::TrainedContext { context, trained });
     }
     // Before the warm-up: a template that cannot be read is cheaper to find here.

@@ -70,7 +70,7 @@ impl Loading {
     }
 
     fn work(self) -> Result<(Located, Loaded), Failure> {
-        let name = self.origin.name();
+        let name = self.origin.name().to_owned();
         let size = self.origin.size();
         let mut news = News {
             addresses: self.addresses,

@@ -20,7 +20,7 @@ pub enum Origin {
         absent: Absent,
     },
     /// A file outside the lock; its digest is what it turns out to be.
-    File(PathBuf),
+    File { name: String, path: PathBuf },
 }
 
 /// What to do when the pinned file is not there.
@@ -51,22 +51,16 @@ pub enum LocateError {
 
 impl Origin {
     /// What the model is called towards clients and in the log.
-    pub(crate) fn name(&self) -> String {
-        match self {
-            Self::Pinned { name, .. } => name.clone(),
-            Self::File(path) => path
-                .file_name()
-                .unwrap_or(path.as_os_str())
-                .to_string_lossy()
-                .into_owned(),
-        }
+    pub(crate) fn name(&self) -> &str {
+        let (Self::Pinned { name, .. } | Self::File { name, .. }) = self;
+        name
     }
 
     /// Bytes of the weights; 0 when they cannot be told yet.
     pub(crate) fn size(&self) -> u64 {
         match self {
             Self::Pinned { entry, .. } => entry.size,
-            Self::File(path) => path.metadata().map_or(0, |about| about.len()),
+            Self::File { path, .. } => path.metadata().map_or(0, |about| about.len()),
         }
     }
 
@@ -91,9 +85,9 @@ impl Origin {
                     sha256: entry.sha256,
                 })
             }
-            Self::File(file) => Ok(Located {
-                file: file.clone(),
-                sha256: digest(file, hashed)?,
+            Self::File { path, .. } => Ok(Located {
+                file: path.clone(),
+                sha256: digest(path, hashed)?,
             }),
         }
     }
@@ -102,7 +96,7 @@ impl Origin {
     pub(crate) fn sha256(&self) -> Result<Digest, LocateError> {
         match self {
             Self::Pinned { entry, .. } => Ok(entry.sha256),
-            Self::File(file) => digest(file, |_| ()),
+            Self::File { path, .. } => digest(path, |_| ()),
         }
     }
 }

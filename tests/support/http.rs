@@ -9,33 +9,33 @@ use std::{
 use super::systemd::LONG;
 
 /// Status and body of a GET request.
-pub fn get(address: &str, path: &str) -> (u16, String) {
+pub(crate) fn get(address: &str, path: &str) -> (u16, String) {
     get_over(connect(address), path)
 }
 
 /// As [`get`], over any connection.
-pub fn get_over(connection: impl Read + Write + 'static, path: &str) -> (u16, String) {
+pub(crate) fn get_over(connection: impl Read + Write + 'static, path: &str) -> (u16, String) {
     let head = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     let mut answer = Stream::ask(connection, &head);
     (answer.status, answer.rest())
 }
 
 /// Status and body of a POST request with a JSON body.
-pub fn post(address: &str, path: &str, body: &str) -> (u16, String) {
+pub(crate) fn post(address: &str, path: &str, body: &str) -> (u16, String) {
     let mut answer = Stream::open(address, path, body);
     (answer.status, answer.rest())
 }
 
 /// An answer that is still coming in.
-pub struct Stream {
+pub(crate) struct Stream {
     reader: BufReader<Box<dyn Read>>,
-    pub status: u16,
-    pub head: String,
+    pub(crate) status: u16,
+    pub(crate) head: String,
 }
 
 impl Stream {
     /// Sends a POST request and reads the head of the answer.
-    pub fn open(address: &str, path: &str, body: &str) -> Self {
+    pub(crate) fn open(address: &str, path: &str, body: &str) -> Self {
         let request = format!(
             "POST {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
              content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
@@ -67,7 +67,7 @@ impl Stream {
     }
 
     /// The next `data:` line of a stream of events.
-    pub fn event(&mut self) -> String {
+    pub(crate) fn event(&mut self) -> String {
         loop {
             let mut line = String::new();
             let read = self.reader.read_line(&mut line).expect("another line");
@@ -79,7 +79,7 @@ impl Stream {
     }
 
     /// All that is left, without the frames of chunked transfer.
-    pub fn rest(&mut self) -> String {
+    pub(crate) fn rest(&mut self) -> String {
         let mut rest = Vec::new();
         self.reader
             .read_to_end(&mut rest)

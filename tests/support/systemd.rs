@@ -16,24 +16,24 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// Longer than anything here takes on a busy machine.
-pub const LONG: Duration = Duration::from_mins(2);
+pub(crate) const LONG: Duration = Duration::from_mins(2);
 
 /// A started process and its voice; killed when dropped.
-pub struct Service {
+pub(crate) struct Service {
     pid: Pid,
     ended: Receiver<ExitStatus>,
     status: Option<ExitStatus>,
     notify: UnixDatagram,
     /// Every line it sent, in order.
-    pub said: Vec<String>,
+    pub(crate) said: Vec<String>,
     log: PathBuf,
     /// Holds the socket and the log.
-    pub folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 impl Service {
     /// Starts `command` as a notify service.
-    pub fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let socket = folder.path().join("notify");
         let notify = UnixDatagram::bind(&socket).expect("a notify socket");
@@ -63,7 +63,7 @@ impl Service {
     }
 
     /// The first line from now on that begins with `start`; what comes before it is kept in `said`.
-    pub fn hear(&mut self, start: &str) -> String {
+    pub(crate) fn hear(&mut self, start: &str) -> String {
         let deadline = Instant::now() + LONG;
         let mut message = [0; 4096];
         loop {
@@ -104,7 +104,7 @@ impl Service {
     }
 
     /// `host:port` as the first status line tells it.
-    pub fn address(&mut self) -> String {
+    pub(crate) fn address(&mut self) -> String {
         let status = self.hear("STATUS=");
         let (_, address) = status
             .split_once("listening on http://")
@@ -112,12 +112,12 @@ impl Service {
         address.trim_end_matches(')').to_owned()
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).expect("the process is ours and not yet waited for");
     }
 
     /// How the process ended, within the deadline.
-    pub fn wait(&mut self, within: Duration) -> ExitStatus {
+    pub(crate) fn wait(&mut self, within: Duration) -> ExitStatus {
         if self.status.is_none() {
             self.status = self.ended.recv_timeout(within).ok();
         }
@@ -125,7 +125,7 @@ impl Service {
             .unwrap_or_else(|| panic!("still running after {within:?}:\n{}", self.log()))
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
