@@ -386,6 +386,31 @@ fn the_documented_options_are_those_of_the_schema() {
     );
 }
 
+/// The effective configuration holds every option, so it tells whether the reference does.
+#[test]
+fn the_reference_has_every_option() {
+    fn paths(prefix: &str, value: &serde_json::Value, found: &mut Vec<String>) {
+        match value.as_object() {
+            Some(fields) => fields
+                .iter()
+                .for_each(|(name, value)| paths(&format!("{prefix}.{name}"), value, found)),
+            None => found.push(prefix[1..].to_owned()),
+        }
+    }
+    let mut options = Vec::new();
+    paths(
+        "",
+        &serde_json::to_value(set(&[]).unwrap()).unwrap(),
+        &mut options,
+    );
+    let reference: Vec<_> = config::reference()
+        .unwrap()
+        .into_iter()
+        .map(|entry| entry.name)
+        .collect();
+    assert_eq!(reference, options);
+}
+
 #[test]
 fn every_option_refuses_what_its_type_does_not_say() {
     for option in config::reference().unwrap() {

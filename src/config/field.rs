@@ -30,7 +30,11 @@ fn read_number_or<'de, D: Deserializer<'de>>(tag: &str, from: D) -> Result<Optio
 pub(super) mod auto {
     use serde::{Deserializer, Serializer};
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        clippy::ref_option,
+        reason = "serde's signature"
+    )]
     pub(in crate::config) fn serialize<S: Serializer>(
         value: &Option<u32>,
         to: S,
@@ -49,7 +53,11 @@ pub(super) mod auto {
 pub(super) mod context {
     use serde::{Deserializer, Serializer};
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        clippy::ref_option,
+        reason = "serde's signature"
+    )]
     pub(in crate::config) fn serialize<S: Serializer>(
         value: &Option<u32>,
         to: S,
