@@ -45,8 +45,10 @@ pub struct Parser {
 
 enum State {
     Reading(Reader),
-    /// Content from here on.
-    Passing,
+    /// Content from here on, after this white space if anything comes after it.
+    Passing {
+        blank: String,
+    },
 }
 
 /// The answer of `shim_parser_read`.
@@ -82,7 +84,7 @@ impl Parser {
         // Some families let a call end the reasoning: its mark opens something and stays.
         format.thinking_ends.retain(|end| !rendered.is_trigger(end));
         let state = if format.is_content_only() {
-            State::Passing
+            State::passing()
         } else {
             let reader = Reader::new(rendered.parser.to_string());
             State::Reading(reader.map_err(|failure| {
@@ -108,8 +110,12 @@ impl Parser {
         if text.is_empty() {
             return Vec::new();
         }
-        if matches!(self.state, State::Passing) {
-            return vec![Delta::content(text)];
+        if let State::Passing { blank } = &mut self.state {
+            if blank.is_empty() {
+                return vec![Delta::content(text)];
+            }
+            blank.push_str(text);
+            return said(blank).into_iter().collect();
         }
         self.text.push_str(text);
         self.depth.follow(text);
@@ -123,7 +129,7 @@ impl Parser {
     pub fn finish(&mut self) -> Vec<Delta> {
         let mut deltas = self.advance();
         if matches!(self.state, State::Reading(_)) {
-            self.state = State::Passing;
+            self.state = State::passing();
             deltas.extend(self.held_back());
         }
         deltas
@@ -148,10 +154,9 @@ impl Parser {
             match reader.read::<Reading>(&self.text[..next]) {
                 Ok(reading) if reading.state != Fit::Refused => {
                     self.fitting = next;
-                    if reading.taken >= self.taken {
-                        self.taken = reading.taken;
-                        self.inside = reading.inside;
-                    }
+                    // Only the last reading counts: what is left then depends on no earlier cut.
+                    self.taken = reading.taken;
+                    self.inside = reading.inside;
                     deltas.extend(reading.deltas);
                 }
                 Ok(_) => refused = next,
@@ -173,17 +178,16 @@ impl Parser {
             }
         }
         if self.fitting < self.text.len() {
-            self.state = State::Passing;
-            deltas.extend(self.unfitting());
+            let rest = match self.inside {
+                Inside::Reasoning => self.after_reasoning(),
+                _ => self.untaken(),
+            };
+            let mut rest = rest.to_owned();
+            deltas.extend(said(&mut rest));
+            self.state = State::Passing { blank: rest };
         }
         self.pace.read_for(began.elapsed());
         deltas
-    }
-
-    /// What is left of a text that does not fit, as content.
-    fn unfitting(&self) -> Option<Delta> {
-        let rest = self.after_reasoning();
-        (!rest.trim().is_empty()).then(|| Delta::content(rest))
     }
 
     /// What the format still waited with when the answer ended: half of a mark that turned out to be text.
@@ -200,11 +204,12 @@ impl Parser {
                 if after.len() == rest.len() {
                     Some(Delta::reasoning(rest))
                 } else {
-                    (!after.trim().is_empty()).then(|| Delta::content(after))
+                    said(&mut after.to_owned())
                 }
             }
+            Inside::Content => Some(Delta::content(rest)),
             Inside::Nothing if rest.trim() == self.thinking_start => None,
-            Inside::Content | Inside::Nothing => Some(Delta::content(rest)),
+            Inside::Nothing => said(&mut self.after_reasoning().to_owned()),
         }
     }
 
@@ -215,14 +220,24 @@ impl Parser {
     /// What is not reported yet, without the mark that ended the reasoning.
     fn after_reasoning(&self) -> &str {
         let rest = self.untaken();
-        if self.inside != Inside::Reasoning {
-            return rest;
-        }
         self.thinking_ends
             .iter()
             .find_map(|end| rest.trim_start().strip_prefix(end.as_str()))
-            .map_or(rest, str::trim_start)
+            .unwrap_or(rest)
     }
+}
+
+impl State {
+    fn passing() -> Self {
+        Self::Passing {
+            blank: String::new(),
+        }
+    }
+}
+
+/// Takes the text as content, unless it is only white space.
+fn said(text: &mut String) -> Option<Delta> {
+    (!text.trim().is_empty()).then(|| Delta::content(&std::mem::take(text)))
 }
 
 /// How deep the brackets of a text are nested, at most. Brackets in strings count too: an upper bound.

@@ -135,7 +135,7 @@ fn nothing_of_a_spoilt_answer_is_lost() {
             0,
         ),
         (format!("{call}\nThat was it."), "", "That was it.", 1),
-        (format!("First.\n{call} Then?"), "", "First.\nThen?", 1),
+        (format!("First.\n{call} Then?"), "", "First.\n Then?", 1),
     ];
     for (text, reasoning, content, calls) in cases {
         let message = read_every_way("qwen3", &rendered, &text);
@@ -268,14 +268,16 @@ fn near_answers() -> impl Strategy<Value = Vec<&'static str>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_text_is_an_error_and_no_word_of_it_is_lost(pieces in near_answers()) {
+    fn no_text_is_an_error_no_word_of_it_is_lost_and_the_cuts_do_not_matter(pieces in near_answers()) {
         let words = pieces.iter().filter(|piece| **piece == "word").count();
         for family in &FAMILIES {
             let rendered = family.render(&with_tools());
             let message = read(&rendered, pieces.iter().copied());
+            let whole = read(&rendered, [pieces.concat().as_str()]);
+            prop_assert_eq!(whole.without_ids(), message.clone().without_ids(), "{}: {:?}", family.name, pieces);
             let Message { reasoning, content, calls, .. } = &message;
             let kept = format!("{reasoning}{content}{calls:?}");
             prop_assert_eq!(kept.matches("word").count(), words, "{}: {:?} became {:?}", family.name, pieces, message);
