@@ -137,10 +137,18 @@ impl Chat {
             .templates
             .apply(json)
             .map_err(|failure| match failure {
-                Failure::Caller(why) => ChatError::Invalid(why),
+                Failure::Caller(why) => request.refusal(&why),
                 Failure::Internal(why) => ChatError::Internal(why),
             })?;
         applied.into_rendered(request.grammar, request.warnings)
+    }
+}
+
+impl Rendered {
+    /// Whether a lazy grammar starts with this mark.
+    fn is_trigger(&self, mark: &str) -> bool {
+        let mut triggers = self.grammar.iter().flat_map(|grammar| &grammar.triggers);
+        triggers.any(|trigger| matches!(trigger, Trigger::Word(word) if word.starts_with(mark)))
     }
 }
 

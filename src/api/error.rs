@@ -310,6 +310,10 @@ pub(super) async fn wrong_method(method: Method, uri: Uri) -> ApiError {
 }
 
 /// A bug: the client learns that much, the log the rest.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the shape of a panic handler"
+)]
 pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let message = panic
         .downcast_ref::<String>()

@@ -131,7 +131,9 @@ enum Inside {
 
 impl Parser {
     pub fn new(rendered: &Rendered) -> Result<Self, ChatError> {
-        let format = Format::deserialize(&rendered.parser).map_err(internal)?;
+        let mut format = Format::deserialize(&rendered.parser).map_err(internal)?;
+        // Some families let a call end the reasoning: its mark opens something and stays.
+        format.thinking_ends.retain(|end| !rendered.is_trigger(end));
         let state = if format.is_content_only() {
             State::Passing
         } else {
@@ -255,7 +257,7 @@ impl Parser {
                 }
             }
             Inside::Content => Some(Delta::content(rest)),
-            Inside::Nothing if self.thinking_start.starts_with(rest.trim()) => None,
+            Inside::Nothing if rest.trim() == self.thinking_start => None,
             Inside::Nothing => Some(Delta::content(rest)),
         }
     }

@@ -24,6 +24,9 @@ pub(super) struct Request {
     enable_thinking: bool,
     reasoning_format: &'static str,
     chat_template_kwargs: Map<String, Value>,
+    /// Where `json_schema` stood in the request.
+    #[serde(skip)]
+    schema_path: &'static str,
     /// The caller's own GBNF; the template has no part in it.
     #[serde(skip)]
     pub(super) grammar: Option<String>,
@@ -42,7 +45,7 @@ impl Request {
         let grammar = text(body, "grammar")?
             .filter(|gbnf| !gbnf.is_empty())
             .map(str::to_owned);
-        let json_schema = json_schema(body)?;
+        let (schema_path, json_schema) = json_schema(body)?.unzip();
         if grammar.is_some() && json_schema.is_some() {
             return Err(invalid("grammar: not together with a JSON schema"));
         }
@@ -67,6 +70,7 @@ impl Request {
             parallel_tool_calls: flag(body, "parallel_tool_calls")?
                 .unwrap_or(can.parallel_tool_calls),
             json_schema,
+            schema_path: schema_path.unwrap_or_default(),
             add_generation_prompt,
             continuation,
             enable_thinking,
@@ -79,6 +83,21 @@ impl Request {
             grammar,
             warnings,
         })
+    }
+
+    /// What llama.cpp refused of this request, with the field as far as it can be told.
+    pub(super) fn refusal(&self, why: &str) -> ChatError {
+        const PREFIX: &str =
+            "Unable to generate parser for this template. Automatic parser generation failed: ";
+        let why = why.strip_prefix(PREFIX).unwrap_or(why);
+        if !why.starts_with("JSON schema") {
+            return invalid(why);
+        }
+        let path = match self.json_schema {
+            Some(_) => self.schema_path,
+            None => "tools",
+        };
+        invalid(format!("{path}: {}", why.replace('\n', " ")))
     }
 }
 
@@ -193,7 +212,7 @@ fn read_tool(path: &str, tool: &Value) -> Result<(String, Value), ChatError> {
 const MAX_NAME_BYTES: usize = 256;
 
 /// The schema the answer must follow, from `response_format` or `json_schema`; `{}` is any object.
-fn json_schema(body: &Map<String, Value>) -> Result<Option<Value>, ChatError> {
+fn json_schema(body: &Map<String, Value>) -> Result<Option<(&'static str, Value)>, ChatError> {
     let any_object = || json!({"type": "object"});
     let mut schema = present(body, "json_schema").map(|schema| ("json_schema", schema.clone()));
     if let Some(format) = present(body, "response_format") {
@@ -226,7 +245,7 @@ fn json_schema(body: &Map<String, Value>) -> Result<Option<Value>, ChatError> {
     };
     schema::check(path, &schema)?;
     let empty = schema.as_object().is_some_and(Map::is_empty);
-    Ok(Some(if empty { any_object() } else { schema }))
+    Ok(Some((path, if empty { any_object() } else { schema })))
 }
 
 /// How the last message is to be continued, and whether a new one is begun instead.

@@ -4,26 +4,61 @@ use axum::http::StatusCode;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::support::{CONTEXT, Server, chat_body, events, show, text, value};
+use crate::support::{CONTEXT, Server, Setup, chat_body, events, post, show, text, value};
 
 #[tokio::test]
 async fn a_whole_answer() {
     let server = Server::ready();
-    insta::assert_snapshot!(show(server.chat("Hé!", json!({})).await).await, @"");
+    insta::assert_snapshot!(show(server.chat("Hé!", json!({})).await).await, @r#"
+    200 OK
+    content-type: application/json
+
+    {"id":"chatcmpl-ID","object":"chat.completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"message":{"role":"assistant","content":"Hé!","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":5,"total_tokens":10,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"timings":"TIMES"}
+    "#);
 }
 
 #[tokio::test]
 async fn a_stream_without_usage() {
     let server = Server::ready();
     let more = json!({"stream": true});
-    insta::assert_snapshot!(show(server.chat("Hé", more).await).await, @"");
+    insta::assert_snapshot!(show(server.chat("Hé", more).await).await, @r#"
+    200 OK
+    content-type: text/event-stream
+    cache-control: no-cache
+    x-accel-buffering: no
+
+    data: {"id":"chatcmpl-ID","object":"chat.completion.chunk","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]}
+
+    data: {"id":"chatcmpl-ID","object":"chat.completion.chunk","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"delta":{"content":"H"},"logprobs":null,"finish_reason":null}]}
+
+    data: {"id":"chatcmpl-ID","object":"chat.completion.chunk","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"delta":{"content":"é"},"logprobs":null,"finish_reason":null}]}
+
+    data: {"id":"chatcmpl-ID","object":"chat.completion.chunk","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"timings":"TIMES"}
+
+    data: [DONE]
+    "#);
 }
 
 #[tokio::test]
 async fn a_stream_with_usage_at_its_end() {
     let server = Server::ready();
     let more = json!({"stream": true, "stream_options": {"include_usage": true}});
-    insta::assert_snapshot!(show(server.chat("a", more).await).await, @"");
+    insta::assert_snapshot!(show(server.chat("a", more).await).await, @r#"
+    200 OK
+    content-type: text/event-stream
+    cache-control: no-cache
+    x-accel-buffering: no
+
+    data: {"id":"chatcmpl-ID","object":"chat.completion.chunk","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"usage":null}
+
+    data: {"id":"chatcmpl-ID","object":"chat.completion.chunk","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"delta":{"content":"a"},"logprobs":null,"finish_reason":null}],"usage":null}
+
+    data: {"id":"chatcmpl-ID","object":"chat.completion.chunk","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"timings":"TIMES","usage":null}
+
+    data: {"id":"chatcmpl-ID","object":"chat.completion.chunk","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[],"usage":{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}
+
+    data: [DONE]
+    "#);
 }
 
 #[tokio::test]
@@ -37,7 +72,11 @@ async fn continuous_usage_counts_up_on_every_chunk() {
         .map(|event| event["usage"]["completion_tokens"].as_u64().unwrap())
         .collect();
     assert!(counts.is_sorted());
-    assert_eq!(counts.last(), Some(&4), "three bytes and the end of the answer");
+    assert_eq!(
+        counts.last(),
+        Some(&4),
+        "three bytes and the end of the answer"
+    );
     assert!(counts.contains(&2));
 }
 
@@ -48,7 +87,13 @@ async fn the_last_chunk_carries_llama_servers_timings() {
     let timings = answer["timings"].as_object().unwrap();
     assert_eq!(timings["prompt_n"], 4);
     assert_eq!(timings["predicted_n"], 4);
-    let names = ["cache_n", "prompt_ms", "prompt_per_second", "predicted_ms", "predicted_per_second"];
+    let names = [
+        "cache_n",
+        "prompt_ms",
+        "prompt_per_second",
+        "predicted_ms",
+        "predicted_per_second",
+    ];
     for name in names {
         assert!(timings[name].is_number(), "{name}");
     }
@@ -58,12 +103,20 @@ async fn the_last_chunk_carries_llama_servers_timings() {
 async fn logprobs_come_with_the_content_they_belong_to() {
     let server = Server::ready();
     let more = json!({"logprobs": true, "top_logprobs": 1, "max_tokens": 2});
-    insta::assert_snapshot!(show(server.chat("ab", more).await).await, @"");
+    insta::assert_snapshot!(show(server.chat("ab", more).await).await, @r#"
+    200 OK
+    content-type: application/json
+
+    {"id":"chatcmpl-ID","object":"chat.completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"message":{"role":"assistant","content":"ab","refusal":null},"logprobs":{"content":[{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[{"token":"a","logprob":-0.5,"bytes":[97]}]},{"token":"b","logprob":-0.5,"bytes":[98],"top_logprobs":[{"token":"b","logprob":-0.5,"bytes":[98]}]}]},"finish_reason":"length"}],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"timings":"TIMES"}
+    "#);
     let more = json!({"logprobs": true, "stream": true});
     let stream = text(server.chat("héllo", more).await).await;
     let mut bytes = Vec::new();
     for event in events(&stream) {
-        for token in event["choices"][0]["logprobs"]["content"].as_array().unwrap_or(&Vec::new()) {
+        for token in event["choices"][0]["logprobs"]["content"]
+            .as_array()
+            .unwrap_or(&Vec::new())
+        {
             let token: Vec<u8> = serde_json::from_value(token["bytes"].clone()).unwrap();
             bytes.extend(token);
         }
@@ -74,7 +127,12 @@ async fn logprobs_come_with_the_content_they_belong_to() {
 #[tokio::test]
 async fn several_answers_have_an_index_each_and_count_the_prompt_once() {
     let server = Server::ready();
-    insta::assert_snapshot!(show(server.chat("a", json!({"n": 2})).await).await, @"");
+    insta::assert_snapshot!(show(server.chat("a", json!({"n": 2})).await).await, @r#"
+    200 OK
+    content-type: application/json
+
+    {"id":"chatcmpl-ID","object":"chat.completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"message":{"role":"assistant","content":"a","refusal":null},"logprobs":null,"finish_reason":"stop"},{"index":1,"message":{"role":"assistant","content":"a","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":2,"completion_tokens":4,"total_tokens":6,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"timings":"TIMES"}
+    "#);
     let stream = text(server.chat("ab", json!({"n": 2, "stream": true})).await).await;
     let events = events(&stream);
     for index in 0..2 {
@@ -94,15 +152,66 @@ async fn limits_and_stop_strings_end_the_answer() {
         let answer = value(server.chat("abcdef", more).await).await;
         let choice = &answer["choices"][0];
         let content = choice["message"]["content"].as_str().unwrap().to_owned();
-        (content, choice["finish_reason"].as_str().unwrap().to_owned())
+        (
+            content,
+            choice["finish_reason"].as_str().unwrap().to_owned(),
+        )
     };
     let ended = |content: &str, reason: &str| (content.to_owned(), reason.to_owned());
     assert_eq!(ask(json!({"max_tokens": 2})).await, ended("ab", "length"));
     let both = json!({"max_tokens": 9, "max_completion_tokens": 3});
     assert_eq!(ask(both).await, ended("abc", "length"));
-    assert_eq!(ask(json!({"max_tokens": -1})).await, ended("abcdef", "stop"));
+    assert_eq!(
+        ask(json!({"max_tokens": -1})).await,
+        ended("abcdef", "stop")
+    );
     assert_eq!(ask(json!({"stop": "cd"})).await, ended("ab", "stop"));
-    assert_eq!(ask(json!({"stop": ["x", "ef"]})).await, ended("abcd", "stop"));
+    assert_eq!(
+        ask(json!({"stop": ["x", "ef"]})).await,
+        ended("abcd", "stop")
+    );
+}
+
+#[tokio::test]
+async fn cached_prompts_are_shared_within_a_key_only_and_not_when_unwanted() {
+    let keys = ["one", "two"].map(str::to_owned).to_vec();
+    let server = Setup {
+        keys,
+        ..Setup::default()
+    }
+    .start();
+    // An answer much longer than the prompt would make the sequence dear.
+    let short = json!({"max_tokens": 1});
+    let cached = async |key: &str, more: &Value| {
+        let mut request = post(
+            "/v1/chat/completions",
+            chat_body("abcdef", more.clone()).to_string(),
+        );
+        request
+            .headers_mut()
+            .insert("x-api-key", key.parse().unwrap());
+        let answer = value(server.send(request).await).await;
+        answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+            .as_u64()
+            .unwrap()
+    };
+    assert_eq!(cached("one", &short).await, 0);
+    assert_eq!(cached("one", &short).await, 6, "all but the last token");
+    assert_eq!(cached("two", &short).await, 0);
+    assert_eq!(cached("two", &json!({"cache_prompt": false})).await, 0);
+}
+
+#[tokio::test]
+async fn what_has_no_effect_with_this_template_is_said_in_a_header() {
+    let server = Server::ready();
+    let tools = json!({"tools": [{"type": "function", "function": {"name": "f"}}]});
+    insta::assert_snapshot!(show(server.chat("a", tools).await).await, @r#"
+    200 OK
+    content-type: application/json
+    x-warning: tools: this model's chat template has no tool calls; none will be made
+
+    {"id":"chatcmpl-ID","object":"chat.completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"message":{"role":"assistant","content":"a","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"timings":"TIMES"}
+    "#);
 }
 
 #[tokio::test]
@@ -188,14 +297,51 @@ async fn each_bad_parameter_is_named() {
         let (param, message) = (&error["param"], error["message"].as_str().unwrap());
         lines.push(format!("{status} {param} | {message}"));
     }
-    insta::assert_snapshot!(lines.join("\n"), @"");
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    400 "temperature" | temperature: expected a number from 0 to 5, got "hot"
+    400 "temperature" | temperature: expected a number from 0 to 5, got -0.1
+    400 "top_p" | top_p: expected a number from 0 to 1, got 1.5
+    400 "top_k" | top_k: expected an integer from -1 to 2147483647, got 1.5
+    400 "mirostat" | mirostat: expected an integer from 0 to 2, got 3
+    400 "seed" | seed: expected an integer of 64 bits, got 1.5
+    400 "max_tokens" | max_tokens: expected an integer of at least 1, or -1 for no limit, got 0
+    400 "n" | n: expected an integer from 1 to 8, got 9
+    400 "stop" | stop: expected a string that is not empty, or an array of at most 64 such strings, got an array of 1
+    400 "stop" | stop: expected a string that is not empty, or an array of at most 64 such strings, got 1
+    400 "stream" | stream: expected true or false, got "yes"
+    400 "stream_options" | stream_options: only allowed together with `stream: true`
+    400 "stream_options.include_usage" | stream_options.include_usage: expected true or false, got 1
+    400 "top_logprobs" | top_logprobs: only allowed together with `logprobs: true`
+    400 "top_logprobs" | top_logprobs: expected an integer from 0 to 20, got 21
+    400 "logprobs" | logprobs: expected true or false, got 1
+    400 "logit_bias.258" | logit_bias.258: expected token ids below 258 with biases from -100 to 100 (or false), as an object or an array of pairs
+    400 "logit_bias.1" | logit_bias.1: expected token ids below 258 with biases from -100 to 100 (or false), as an object or an array of pairs
+    400 "logit_bias[0]" | logit_bias[0]: expected token ids below 258 with biases from -100 to 100 (or false), as an object or an array of pairs
+    400 "dry_sequence_breakers" | dry_sequence_breakers: expected an array of at most 64 strings that are not empty, got an array of 1
+    400 "modalities" | modalities: expected ["text"], got an array of 2
+    400 "guided_json" | guided_json: this server does not support it; leave it out
+    400 "functions" | functions: this server does not support it; leave it out
+    400 "model" | model: expected a string, got 1
+    400 "user" | user: expected a string, got 1
+    400 "response_format.type" | response_format.type: expected "text", "json_object" or "json_schema", got "xml"
+    400 "tool_choice" | tool_choice: demands a tool call, but there are no tools
+    400 "messages" | messages: expected at least one message
+    400 "messages" | messages: expected an array of messages, got nothing
+    400 "messages[0].content" | messages[0].content: expected a string or an array of parts, got 1
+    400 "messages[1].content[0].type" | messages[1].content[0].type: expected "text", got "image_url"
+    "#);
 }
 
 #[tokio::test]
 async fn a_long_body_is_prepared_elsewhere_and_answered_the_same() {
     let server = Server::ready();
     let padding = "x".repeat(20 << 10);
-    let answer = value(server.chat("same", json!({"some_new_field": padding})).await).await;
+    let answer = value(
+        server
+            .chat("same", json!({"some_new_field": padding}))
+            .await,
+    )
+    .await;
     assert_eq!(answer["choices"][0]["message"]["content"], "same");
 }
 
@@ -203,7 +349,12 @@ async fn a_long_body_is_prepared_elsewhere_and_answered_the_same() {
 async fn a_prompt_that_is_too_long_is_an_error_in_the_clients_words_also_for_a_stream() {
     let server = Server::ready();
     let long = "x".repeat(CONTEXT as usize);
-    insta::assert_snapshot!(show(server.chat(&long, json!({})).await).await, @"");
+    insta::assert_snapshot!(show(server.chat(&long, json!({})).await).await, @r#"
+    400 Bad Request
+    content-type: application/json
+
+    {"error":{"message":"This model's maximum context length is 256 tokens. However, your messages resulted in 257 tokens. Please reduce the length of the messages.","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}
+    "#);
     let streamed = server.chat(&long, json!({"stream": true})).await;
     assert_eq!(streamed.status(), StatusCode::BAD_REQUEST);
 }

@@ -9,21 +9,44 @@ const PATH: &str = "/v1/completions";
 #[tokio::test]
 async fn a_whole_completion() {
     let server = Server::ready();
-    insta::assert_snapshot!(server.show_post(PATH, json!({"prompt": "abc\n"})).await, @"");
+    insta::assert_snapshot!(server.show_post(PATH, json!({"prompt": "abc\n"})).await, @r#"
+    200 OK
+    content-type: application/json
+
+    {"id":"cmpl-ID","object":"text_completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"text":"abc","logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":4,"completion_tokens":4,"total_tokens":8,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"timings":"TIMES"}
+    "#);
 }
 
 #[tokio::test]
 async fn a_stream_with_usage() {
     let server = Server::ready();
     let body = json!({"prompt": "é\n", "stream": true, "stream_options": {"include_usage": true}});
-    insta::assert_snapshot!(server.show_post(PATH, body).await, @"");
+    insta::assert_snapshot!(server.show_post(PATH, body).await, @r#"
+    200 OK
+    content-type: text/event-stream
+    cache-control: no-cache
+    x-accel-buffering: no
+
+    data: {"id":"cmpl-ID","object":"text_completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"text":"é","logprobs":null,"finish_reason":null}],"usage":null}
+
+    data: {"id":"cmpl-ID","object":"text_completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"text":"","logprobs":null,"finish_reason":"stop"}],"timings":"TIMES","usage":null}
+
+    data: {"id":"cmpl-ID","object":"text_completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":3,"total_tokens":6,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}
+
+    data: [DONE]
+    "#);
 }
 
 #[tokio::test]
 async fn logprobs_come_in_columns() {
     let server = Server::ready();
     let body = json!({"prompt": "aé\n", "logprobs": 2, "max_tokens": 3});
-    insta::assert_snapshot!(server.show_post(PATH, body).await, @"");
+    insta::assert_snapshot!(server.show_post(PATH, body).await, @r#"
+    200 OK
+    content-type: application/json
+
+    {"id":"cmpl-ID","object":"text_completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"text":"aé","logprobs":{"tokens":["a","�","�"],"token_logprobs":[-0.5,-0.5,-0.5],"top_logprobs":[{"a":-0.5,"<eos>":-1.5},{"�":-0.5,"<eos>":-1.5},{"�":-0.5,"<eos>":-1.5}],"text_offset":[0,1,2]},"finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":3,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"timings":"TIMES"}
+    "#);
 }
 
 #[tokio::test]
@@ -41,7 +64,10 @@ async fn prompts_may_be_tokens_and_several() {
     };
     assert_eq!(texts(json!([104, 105, 10]), 1).await, ["hi"]);
     assert_eq!(texts(json!(["hi\n"]), 1).await, ["hi"]);
-    assert_eq!(texts(json!([[104, 105, 10], "ho\n"]), 2).await, ["hi", "hi", "ho", "ho"]);
+    assert_eq!(
+        texts(json!([[104, 105, 10], "ho\n"]), 2).await,
+        ["hi", "hi", "ho", "ho"]
+    );
 }
 
 #[tokio::test]
@@ -88,5 +114,23 @@ async fn each_bad_parameter_is_named() {
         let (param, message) = (&error["param"], error["message"].as_str().unwrap());
         lines.push(format!("{status} {param} | {message}"));
     }
-    insta::assert_snapshot!(lines.join("\n"), @"");
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, but it is missing
+    400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got ""
+    400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an array of 0
+    400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an array of 2
+    400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an array of 2
+    400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an array of 1
+    400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an object
+    400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an array of 33
+    400 "prompt" | prompt: expected at most 32 answers in all, prompts times n, got an array of 5
+    400 "suffix" | suffix: this server does not support it; leave it out
+    400 "best_of" | best_of: expected 1 or the value of n, got 2
+    400 "echo" | echo: this server has no log-probabilities of prompts; leave out echo or logprobs
+    400 "logprobs" | logprobs: expected an integer from 0 to 20, got 21
+    400 "json_schema" | json_schema: only /v1/chat/completions takes it; here `grammar` takes a GBNF grammar
+    400 "response_format.type" | response_format.type: expected "text" (JSON formats: /v1/chat/completions), got "json_object"
+    400 "grammar" | grammar: expected a string, got 1
+    400 "prompt" | This model's maximum context length is 256 tokens. However, your prompt resulted in 256 tokens. Please reduce the length of the prompt.
+    "#);
 }

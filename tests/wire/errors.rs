@@ -23,26 +23,54 @@ const CHAT: &str = "/v1/chat/completions";
 #[tokio::test]
 async fn unknown_paths_and_wrong_methods() {
     let server = Server::ready();
-    insta::assert_snapshot!(server.show_get("/v2/nothing").await, @"");
-    insta::assert_snapshot!(server.show_get(CHAT).await, @"");
+    insta::assert_snapshot!(server.show_get("/v2/nothing").await, @r#"
+    404 Not Found
+    content-type: application/json
+
+    {"error":{"message":"there is no GET /v2/nothing here","type":"invalid_request_error","param":null,"code":"unknown_url"}}
+    "#);
+    insta::assert_snapshot!(server.show_get(CHAT).await, @r#"
+    405 Method Not Allowed
+    content-type: application/json
+    allow: POST
+
+    {"error":{"message":"/v1/chat/completions does not answer to GET","type":"invalid_request_error","param":null,"code":"method_not_allowed"}}
+    "#);
 }
 
 #[tokio::test]
 async fn bodies_that_are_no_json_object() {
     let server = Server::ready();
     let response = server.send(post(CHAT, "{\"messages\":\n [}")).await;
-    insta::assert_snapshot!(show(response).await, @"");
+    insta::assert_snapshot!(show(response).await, @r#"
+    400 Bad Request
+    content-type: application/json
+
+    {"error":{"message":"the body is not valid JSON: expected value at line 2 column 3","type":"invalid_request_error","param":null,"code":null}}
+    "#);
     let response = server.send(post(CHAT, "[]")).await;
-    insta::assert_snapshot!(show(response).await, @"");
+    insta::assert_snapshot!(show(response).await, @r#"
+    400 Bad Request
+    content-type: application/json
+
+    {"error":{"message":"the body is not valid JSON: an object is expected","type":"invalid_request_error","param":null,"code":null}}
+    "#);
     let response = server.send(post(CHAT, Body::empty())).await;
-    insta::assert_snapshot!(show(response).await, @"");
+    insta::assert_snapshot!(show(response).await, @r#"
+    400 Bad Request
+    content-type: application/json
+
+    {"error":{"message":"the body is not valid JSON: EOF while parsing a value at line 1 column 0","type":"invalid_request_error","param":null,"code":null}}
+    "#);
 }
 
 #[tokio::test]
 async fn the_content_type_does_not_matter() {
     let server = Server::ready();
     let body = json!({"prompt": "a\n"}).to_string();
-    let request = Request::post("/v1/completions").body(Body::from(body)).unwrap();
+    let request = Request::post("/v1/completions")
+        .body(Body::from(body))
+        .unwrap();
     assert_eq!(server.send(request).await.status(), StatusCode::OK);
 }
 
@@ -50,7 +78,12 @@ async fn the_content_type_does_not_matter() {
 async fn a_body_that_is_too_large() {
     let server = Server::ready();
     let response = server.send(post(CHAT, vec![b' '; (64 << 10) + 1])).await;
-    insta::assert_snapshot!(show(response).await, @"");
+    insta::assert_snapshot!(show(response).await, @r#"
+    413 Payload Too Large
+    content-type: application/json
+
+    {"error":{"message":"the body is larger than 65536 bytes","type":"invalid_request_error","param":null,"code":"request_too_large"}}
+    "#);
 }
 
 #[tokio::test]
@@ -58,73 +91,128 @@ async fn a_body_that_does_not_arrive() {
     let mut setup = Setup::default();
     setup.limits.receive = Duration::from_millis(10);
     let never = stream::pending::<Result<Vec<u8>, std::io::Error>>();
-    let response = setup.start().send(post(CHAT, Body::from_stream(never))).await;
-    insta::assert_snapshot!(show(response).await, @"");
+    let response = setup
+        .start()
+        .send(post(CHAT, Body::from_stream(never)))
+        .await;
+    insta::assert_snapshot!(show(response).await, @r#"
+    408 Request Timeout
+    content-type: application/json
+
+    {"error":{"message":"the body was not received within 10ms","type":"timeout_error","param":null,"code":null}}
+    "#);
 }
 
 #[tokio::test]
 async fn a_body_that_breaks_off() {
     let broken = stream::iter([Err::<Vec<u8>, _>(std::io::Error::other("reset by peer"))]);
-    let response = Server::ready().send(post(CHAT, Body::from_stream(broken))).await;
-    insta::assert_snapshot!(show(response).await, @"");
+    let response = Server::ready()
+        .send(post(CHAT, Body::from_stream(broken)))
+        .await;
+    insta::assert_snapshot!(show(response).await, @r#"
+    400 Bad Request
+    content-type: application/json
+
+    {"error":{"message":"the body broke off: reset by peer","type":"invalid_request_error","param":null,"code":null}}
+    "#);
 }
 
 #[tokio::test]
 async fn keys_are_asked_for_when_there_are_any() {
-    let server = Setup { keys: vec!["sk-1".to_owned()], ..Setup::default() }.start();
-    insta::assert_snapshot!(server.show_get("/v1/models").await, @"");
+    let server = Setup {
+        keys: vec!["sk-1".to_owned()],
+        ..Setup::default()
+    }
+    .start();
+    insta::assert_snapshot!(server.show_get("/v1/models").await, @r#"
+    401 Unauthorized
+    content-type: application/json
+    www-authenticate: Bearer
+
+    {"error":{"message":"an API key is required: send it as `Authorization: Bearer KEY` or in the header `x-api-key`","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}
+    "#);
     let with = |name: &str, value: &str| {
         let request = Request::get("/v1/models").header(name, value);
         server.send(request.body(Body::empty()).unwrap())
     };
-    insta::assert_snapshot!(show(with("authorization", "Bearer sk-2").await).await, @"");
-    assert_eq!(with("authorization", "bearer sk-1").await.status(), StatusCode::OK);
+    insta::assert_snapshot!(show(with("authorization", "Bearer sk-2").await).await, @r#"
+    401 Unauthorized
+    content-type: application/json
+    www-authenticate: Bearer
+
+    {"error":{"message":"the API key is not one that this server accepts","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}
+    "#);
+    assert_eq!(
+        with("authorization", "bearer sk-1").await.status(),
+        StatusCode::OK
+    );
     assert_eq!(with("x-api-key", "sk-1").await.status(), StatusCode::OK);
 }
 
 #[tokio::test]
 async fn any_key_will_do_when_there_are_none() {
     let request = Request::get("/v1/models").header("authorization", "Bearer anything");
-    let response = Server::ready().send(request.body(Body::empty()).unwrap()).await;
+    let response = Server::ready()
+        .send(request.body(Body::empty()).unwrap())
+        .await;
     assert_eq!(response.status(), StatusCode::OK);
 }
 
 #[tokio::test]
 async fn a_full_queue() {
     let (fake, _permits) = gated(1);
-    let server = Setup { fake, queue: 1, ..Setup::default() }.start();
+    let server = Setup {
+        fake,
+        queue: 1,
+        ..Setup::default()
+    }
+    .start();
     let ask = || server.chat("a", json!({}));
     // One decodes, one waits; both are held here without being polled any further.
     let mut first = Box::pin(ask());
     let mut second = Box::pin(ask());
     assert!(futures_util::poll!(&mut first).is_pending());
     assert!(futures_util::poll!(&mut second).is_pending());
-    insta::assert_snapshot!(show(ask().await).await, @"");
+    insta::assert_snapshot!(show(ask().await).await, @r#"
+    429 Too Many Requests
+    content-type: application/json
+    retry-after: 1
+    retry-after-ms: 1000
+
+    {"error":{"message":"the server is busy: 1 requests are waiting already","type":"rate_limit_error","param":null,"code":"queue_full"}}
+    "#);
 }
 
 #[tokio::test]
 async fn a_wait_in_the_queue_that_takes_too_long() {
-    let (fake, permits) = gated(1);
-    let mut setup = Setup { fake, ..Setup::default() };
+    let mut setup = Setup::default();
+    // Whatever the engine does, it is later than now.
     setup.limits.queue_wait = Duration::ZERO;
     let server = setup.start();
-    let mut first = Box::pin(server.chat("a", json!({})));
-    let mut second = Box::pin(server.chat("b", json!({"stream": true})));
-    assert!(futures_util::poll!(&mut first).is_pending());
-    assert!(futures_util::poll!(&mut second).is_pending());
-    drop(permits);
-    let (first, second) = tokio::join!(first, second);
-    let statuses = [first.status(), second.status()];
-    // Either may have been late.
-    assert!(statuses.contains(&StatusCode::TOO_MANY_REQUESTS));
-    assert!(!statuses.contains(&StatusCode::INTERNAL_SERVER_ERROR));
+    insta::assert_snapshot!(show(server.chat("a", json!({})).await).await, @r#"
+    429 Too Many Requests
+    content-type: application/json
+    retry-after: 1
+    retry-after-ms: 1000
+
+    {"error":{"message":"the server is busy: no sequence became free within 0ns","type":"rate_limit_error","param":null,"code":"queue_timeout"}}
+    "#);
+    let streamed = server.chat("a", json!({"stream": true})).await;
+    assert_eq!(streamed.status(), StatusCode::TOO_MANY_REQUESTS);
 }
 
 #[tokio::test]
 async fn a_server_that_shuts_down() {
     let server = Server::ready();
     server.stage.send_replace(Stage::Draining);
-    insta::assert_snapshot!(show(server.chat("a", json!({})).await).await, @"");
+    insta::assert_snapshot!(show(server.chat("a", json!({})).await).await, @r#"
+    503 Service Unavailable
+    content-type: application/json
+    retry-after: 2
+    retry-after-ms: 2000
+
+    {"error":{"message":"the server is shutting down","type":"unavailable_error","param":null,"code":"shutting_down"}}
+    "#);
 }
 
 #[tokio::test]
@@ -142,18 +230,32 @@ async fn a_grammar_that_cannot_be_parsed_is_the_requests_fault_also_for_a_stream
         let body = json!({"prompt": "a\n", "grammar": "bad", "stream": stream});
         server.post("/v1/completions", body)
     };
-    insta::assert_snapshot!(show(ask(false).await).await, @"");
+    insta::assert_snapshot!(show(ask(false).await).await, @r#"
+    400 Bad Request
+    content-type: application/json
+
+    {"error":{"message":"the grammar cannot be parsed","type":"invalid_request_error","param":null,"code":"invalid_value"}}
+    "#);
     assert_eq!(ask(true).await.status(), StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]
 async fn a_request_that_runs_too_long() {
     let (fake, permits) = gated(1);
-    let mut setup = Setup { fake, ..Setup::default() };
+    let mut setup = Setup {
+        fake,
+        ..Setup::default()
+    };
     setup.limits.request = Duration::ZERO;
     let server = setup.start();
     drop(permits);
-    insta::assert_snapshot!(show(server.chat("a", json!({})).await).await, @"");
+    insta::assert_snapshot!(show(server.chat("a", json!({})).await).await, @r#"
+    504 Gateway Timeout
+    content-type: application/json
+    x-should-retry: false
+
+    {"error":{"message":"the request ran longer than the 0ns that this server allows","type":"timeout_error","param":null,"code":"deadline_exceeded"}}
+    "#);
 }
 
 /// Computes `batches` batches, then fails.
@@ -171,8 +273,17 @@ fn failing_after(batches: usize) -> Fake {
 
 #[tokio::test]
 async fn a_decode_that_fails_before_the_first_token_is_a_plain_error() {
-    let server = Setup { fake: failing_after(0), ..Setup::default() }.start();
-    insta::assert_snapshot!(show(server.chat("a", json!({})).await).await, @"");
+    let server = Setup {
+        fake: failing_after(0),
+        ..Setup::default()
+    }
+    .start();
+    insta::assert_snapshot!(show(server.chat("a", json!({})).await).await, @r#"
+    500 Internal Server Error
+    content-type: application/json
+
+    {"error":{"message":"the server failed to answer this request","type":"server_error","param":null,"code":null}}
+    "#);
     let streamed = server.chat("a", json!({"stream": true})).await;
     assert_eq!(streamed.status(), StatusCode::INTERNAL_SERVER_ERROR);
 }
@@ -191,17 +302,39 @@ async fn a_decode_that_fails_in_mid_stream_is_an_event_and_no_done() {
         Some(DecodeError::Refused("device lost".to_owned()))
     });
     let fake = Fake::new(1, CONTEXT).with_fault(fault);
-    let server = Setup { fake, ..Setup::default() }.start();
+    let server = Setup {
+        fake,
+        ..Setup::default()
+    }
+    .start();
     let response = server.chat("abc", json!({"stream": true})).await;
     assert_eq!(response.status(), StatusCode::OK);
     drop(fail);
-    insta::assert_snapshot!(show(response).await, @"");
+    insta::assert_snapshot!(show(response).await, @r#"
+    200 OK
+    content-type: text/event-stream
+    cache-control: no-cache
+    x-accel-buffering: no
+
+    data: {"id":"chatcmpl-ID","object":"chat.completion.chunk","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]}
+
+    data: {"id":"chatcmpl-ID","object":"chat.completion.chunk","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"delta":{"content":"a"},"logprobs":null,"finish_reason":null}]}
+
+    data: {"id":"chatcmpl-ID","object":"chat.completion.chunk","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"delta":{"content":"b"},"logprobs":null,"finish_reason":null}]}
+
+    data: {"error":{"message":"the server failed to answer this request","type":"server_error","param":null,"code":null}}
+    "#);
 }
 
 #[tokio::test]
 async fn a_bug_is_a_500_and_nothing_more() {
     let server = Server::ready();
-    insta::assert_snapshot!(show(server.chat(PANIC, json!({})).await).await, @"");
+    insta::assert_snapshot!(show(server.chat(PANIC, json!({})).await).await, @r#"
+    500 Internal Server Error
+    content-type: application/json
+
+    {"error":{"message":"the server failed to answer this request","type":"server_error","param":null,"code":null}}
+    "#);
     let padding = "x".repeat(20 << 10);
     let elsewhere = server.chat(PANIC, json!({"some_new_field": padding})).await;
     assert_eq!(elsewhere.status(), StatusCode::INTERNAL_SERVER_ERROR);
@@ -210,16 +343,35 @@ async fn a_bug_is_a_500_and_nothing_more() {
 
 #[tokio::test]
 async fn every_error_carries_the_headers_that_browsers_need() {
-    let server = Setup { keys: vec!["sk-1".to_owned()], ..Setup::default() }.start();
+    let server = Setup {
+        keys: vec!["sk-1".to_owned()],
+        ..Setup::default()
+    }
+    .start();
     let request = Request::post(CHAT).header("origin", "https://app.example");
     let response = server.send(request.body(Body::empty()).unwrap()).await;
-    assert!(response.headers()["vary"].to_str().unwrap().contains("origin"));
-    insta::assert_snapshot!(show(response).await, @"");
+    let header = |name: &str| response.headers()[name].to_str().unwrap();
+    assert!(header("vary").contains("origin"));
+    for name in ["x-request-id", "retry-after", "retry-after-ms"] {
+        assert!(header("access-control-expose-headers").contains(name));
+    }
+    insta::assert_snapshot!(show(response).await, @r#"
+    401 Unauthorized
+    content-type: application/json
+    www-authenticate: Bearer
+    access-control-allow-origin: https://app.example
+
+    {"error":{"message":"an API key is required: send it as `Authorization: Bearer KEY` or in the header `x-api-key`","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}
+    "#);
 }
 
 #[tokio::test]
 async fn a_preflight_needs_no_key_on_any_path() {
-    let server = Setup { keys: vec!["sk-1".to_owned()], ..Setup::default() }.start();
+    let server = Setup {
+        keys: vec!["sk-1".to_owned()],
+        ..Setup::default()
+    }
+    .start();
     let asked = "authorization,content-type,x-api-key,anthropic-version,x-stainless-os";
     for path in [CHAT, "/v1/models/org/fake", "/health", "/nowhere"] {
         let request = Request::builder()
@@ -231,7 +383,10 @@ async fn a_preflight_needs_no_key_on_any_path() {
         let response = server.send(request.body(Body::empty()).unwrap()).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         let headers = response.headers();
-        assert_eq!(headers["access-control-allow-origin"], "https://app.example");
+        assert_eq!(
+            headers["access-control-allow-origin"],
+            "https://app.example"
+        );
         assert_eq!(headers["access-control-allow-headers"], asked);
         let methods = headers["access-control-allow-methods"].to_str().unwrap();
         assert!(methods.contains("DELETE") && methods.contains("POST"));
@@ -248,7 +403,10 @@ async fn request_ids_are_echoed_when_sane_and_made_otherwise() {
             request = request.header("x-request-id", sent);
         }
         let response = server.send(request.body(Body::empty()).unwrap()).await;
-        response.headers()["x-request-id"].to_str().unwrap().to_owned()
+        response.headers()["x-request-id"]
+            .to_str()
+            .unwrap()
+            .to_owned()
     };
     assert_eq!(id(Some("mine-1")).await, "mine-1");
     let made = id(Some("not mine")).await;

@@ -1,10 +1,6 @@
 //! What happens around an answer: clients that go away, silence, shutdown, and the line in the log.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use llm_server::api::Stage;
@@ -13,9 +9,8 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use tracing_subscriber::{fmt::MakeWriter, layer::SubscriberExt};
 
-use crate::support::{Server, Setup, chat_body, gated, text};
+use crate::support::{Lines, Server, Setup, chat_body, gated, text};
 
 /// A socket with one request sent over it.
 async fn call(server: &Server, message: &str, more: Value) -> TcpStream {
@@ -40,9 +35,14 @@ async fn until_running(server: &Server, running: u32) {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_in_mid_stream_frees_its_sequence() {
+async fn a_client_that_hangs_up_in_mid_stream_frees_its_sequence_within_one_step() {
+    let (lines, _guard) = Lines::collect();
     let (fake, permits) = gated(1);
-    let server = Setup { fake, ..Setup::default() }.start();
+    let server = Setup {
+        fake,
+        ..Setup::default()
+    }
+    .start();
     let mut socket = call(&server, &"x".repeat(100), json!({"stream": true})).await;
     for _ in 0..10 {
         permits.send(()).unwrap();
@@ -51,24 +51,25 @@ async fn a_client_that_hangs_up_in_mid_stream_frees_its_sequence() {
     while !String::from_utf8_lossy(&seen).contains("\"content\":\"x\"") {
         assert_ne!(socket.read_buf(&mut seen).await.unwrap(), 0);
     }
-    assert_eq!(server.engine.busy().running, 1);
     drop(socket);
-    permits.send(()).unwrap();
-    // With a permit at a time the answer would need many more than this loop gives out.
-    for _ in 0..50 {
-        if server.engine.busy().running == 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        permits.send(()).unwrap();
+    while lines.requests().is_empty() {
+        tokio::task::yield_now().await;
     }
-    assert_eq!(server.engine.busy().running, 0);
+    assert!(lines.requests()[0].contains("outcome=\"hung up\""));
+    assert_eq!(server.engine.busy().running, 1);
+    // The step that is under way ends, and there is no other.
+    permits.send(()).unwrap();
+    server.idle().await;
 }
 
 #[tokio::test]
 async fn clients_that_hang_up_while_waiting_leave_the_queue() {
     let (fake, permits) = gated(1);
-    let server = Setup { fake, ..Setup::default() }.start();
+    let server = Setup {
+        fake,
+        ..Setup::default()
+    }
+    .start();
     let holder = call(&server, "a", json!({})).await;
     until_running(&server, 1).await;
     let waiting = call(&server, "b", json!({})).await;
@@ -84,7 +85,10 @@ async fn clients_that_hang_up_while_waiting_leave_the_queue() {
 #[tokio::test]
 async fn a_silent_stream_pings_and_then_goes_on() {
     let (fake, permits) = gated(1);
-    let mut setup = Setup { fake, ..Setup::default() };
+    let mut setup = Setup {
+        fake,
+        ..Setup::default()
+    };
     setup.limits.keep_alive = Duration::from_millis(5);
     let server = setup.start();
     let response = server.chat("hi", json!({"stream": true})).await;
@@ -105,7 +109,11 @@ async fn a_silent_stream_pings_and_then_goes_on() {
 #[tokio::test]
 async fn a_stream_goes_on_while_the_server_drains() {
     let (fake, permits) = gated(1);
-    let server = Setup { fake, ..Setup::default() }.start();
+    let server = Setup {
+        fake,
+        ..Setup::default()
+    }
+    .start();
     permits.send(()).unwrap();
     let response = server.chat("hi", json!({"stream": true})).await;
     server.stage.send_replace(Stage::Draining);
@@ -113,42 +121,15 @@ async fn a_stream_goes_on_while_the_server_drains() {
     assert!(text(response).await.ends_with("data: [DONE]\n\n"));
 }
 
-/// Collects log lines as JSON.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-impl Lines {
-    fn requests(&self) -> Vec<String> {
-        let bytes = self.0.lock().unwrap();
-        let text = String::from_utf8_lossy(&bytes);
-        let ours = text.lines().filter(|line| line.contains(" request: "));
-        ours.map(str::to_owned).collect()
-    }
-}
-
 #[tokio::test]
 async fn every_request_leaves_one_line_however_it_ends() {
-    let lines = Lines::default();
-    let format = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(lines.clone());
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(format));
+    let (lines, _guard) = Lines::collect();
     let (fake, permits) = gated(1);
-    let server = Setup { fake, ..Setup::default() }.start();
+    let server = Setup {
+        fake,
+        ..Setup::default()
+    }
+    .start();
 
     // Hung up before there was an answer.
     let mut waiting = Box::pin(server.chat("a", json!({})));
@@ -157,13 +138,19 @@ async fn every_request_leaves_one_line_however_it_ends() {
     assert!(lines.requests()[0].contains("outcome=\"hung up\""));
     assert!(!lines.requests()[0].contains("status="));
 
-    // Hung up in mid stream.
-    drop(permits);
+    // Hung up in mid stream: the first permit is for the step that still serves the request above.
+    permits.send(()).unwrap();
+    permits.send(()).unwrap();
     let streaming = server.chat("abc", json!({"stream": true})).await;
     assert_eq!(lines.requests().len(), 1, "the stream still runs");
     drop(streaming);
+    drop(permits);
     let line = &lines.requests()[1];
-    assert!(line.contains("status=200") && line.contains("ttft_ms="), "{line}");
+    assert!(line.contains("outcome=\"hung up\""), "{line}");
+    assert!(
+        line.contains("status=200") && line.contains("ttft_ms="),
+        "{line}"
+    );
 
     text(server.chat("abc", json!({})).await).await;
     let line = &lines.requests()[2];

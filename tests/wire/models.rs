@@ -7,27 +7,52 @@ use crate::support::{Server, Setup, value};
 
 fn with_aliases(aliases: &[&str]) -> Server {
     let aliases = aliases.iter().map(ToString::to_string).collect();
-    Setup { aliases, ..Setup::default() }.start()
+    Setup {
+        aliases,
+        ..Setup::default()
+    }
+    .start()
 }
 
 #[tokio::test]
 async fn the_list_begins_with_the_models_own_name() {
     let server = with_aliases(&["gpt-4o"]);
-    insta::assert_snapshot!(server.show_get("/v1/models").await, @"");
+    insta::assert_snapshot!(server.show_get("/v1/models").await, @r#"
+    200 OK
+    content-type: application/json
+
+    {"object":"list","data":[{"id":"org/fake","object":"model","created":1700000000,"owned_by":"llm-server"},{"id":"gpt-4o","object":"model","created":1700000000,"owned_by":"llm-server"}]}
+    "#);
 }
 
 #[tokio::test]
 async fn an_id_with_a_slash_is_found_plain_and_encoded() {
     let server = Server::ready();
-    insta::assert_snapshot!(server.show_get("/v1/models/org/fake").await, @"");
-    assert_eq!(server.get("/v1/models/org%2Ffake").await.status(), StatusCode::OK);
+    insta::assert_snapshot!(server.show_get("/v1/models/org/fake").await, @r#"
+    200 OK
+    content-type: application/json
+
+    {"id":"org/fake","object":"model","created":1700000000,"owned_by":"llm-server"}
+    "#);
+    assert_eq!(
+        server.get("/v1/models/org%2Ffake").await.status(),
+        StatusCode::OK
+    );
 }
 
 #[tokio::test]
 async fn an_unknown_id_is_not_found() {
     let server = Server::ready();
-    insta::assert_snapshot!(server.show_get("/v1/models/gpt-4o").await, @"");
-    assert_eq!(server.get("/v1/models/%ff").await.status(), StatusCode::NOT_FOUND);
+    insta::assert_snapshot!(server.show_get("/v1/models/gpt-4o").await, @r#"
+    404 Not Found
+    content-type: application/json
+
+    {"error":{"message":"the model `gpt-4o` does not exist; this server serves `org/fake`","type":"invalid_request_error","param":"model","code":"model_not_found"}}
+    "#);
+    assert_eq!(
+        server.get("/v1/models/%ff").await.status(),
+        StatusCode::NOT_FOUND
+    );
 }
 
 #[tokio::test]
@@ -38,7 +63,12 @@ async fn a_request_may_name_the_model_an_alias_or_nothing() {
         assert_eq!(answer["model"], "org/fake");
     }
     let body = json!({"model": "gpt-5", "prompt": "a\n"});
-    insta::assert_snapshot!(server.show_post("/v1/completions", body).await, @"");
+    insta::assert_snapshot!(server.show_post("/v1/completions", body).await, @r#"
+    404 Not Found
+    content-type: application/json
+
+    {"error":{"message":"the model `gpt-5` does not exist; this server serves `org/fake`","type":"invalid_request_error","param":"model","code":"model_not_found"}}
+    "#);
 }
 
 #[tokio::test]

@@ -13,13 +13,31 @@ fn anything() -> impl Strategy<Value = Value> {
         (-3_i64..40).prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
         ".{0,8}".prop_map(Value::from),
-        select(vec!["auto", "text", "user", "assistant", "tool", "function", "required", "none"])
-            .prop_map(Value::from),
+        select(vec![
+            "auto",
+            "text",
+            "user",
+            "assistant",
+            "tool",
+            "function",
+            "required",
+            "none"
+        ])
+        .prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 32, 4, |inner| {
         let name = prop_oneof![
-            select(vec!["role", "content", "type", "text", "function", "name", "arguments", "schema"])
-                .prop_map(str::to_owned),
+            select(vec![
+                "role",
+                "content",
+                "type",
+                "text",
+                "function",
+                "name",
+                "arguments",
+                "schema"
+            ])
+            .prop_map(str::to_owned),
             ".{0,6}",
         ];
         prop_oneof![
@@ -31,16 +49,43 @@ fn anything() -> impl Strategy<Value = Value> {
 }
 
 const NAMES: &[&str] = &[
-    "messages", "prompt", "model", "n", "max_tokens", "temperature", "top_k", "stop", "seed", "stream",
-    "stream_options", "logprobs", "top_logprobs", "logit_bias", "tools", "tool_choice", "response_format",
-    "parallel_tool_calls", "reasoning_effort", "chat_template_kwargs", "dry_sequence_breakers", "echo",
-    "suffix", "best_of", "modalities", "mirostat", "repeat_last_n", "json_schema", "add_generation_prompt",
+    "messages",
+    "prompt",
+    "model",
+    "n",
+    "max_tokens",
+    "temperature",
+    "top_k",
+    "stop",
+    "seed",
+    "stream",
+    "stream_options",
+    "logprobs",
+    "top_logprobs",
+    "logit_bias",
+    "tools",
+    "tool_choice",
+    "response_format",
+    "parallel_tool_calls",
+    "reasoning_effort",
+    "chat_template_kwargs",
+    "dry_sequence_breakers",
+    "echo",
+    "suffix",
+    "best_of",
+    "modalities",
+    "mirostat",
+    "repeat_last_n",
+    "json_schema",
+    "add_generation_prompt",
     "continue_final_message",
 ];
 
 fn fields() -> impl Strategy<Value = Value> {
     vec((select(NAMES), anything()), 0..6).prop_map(|fields| {
-        let named = fields.into_iter().map(|(name, value)| (name.to_owned(), value));
+        let named = fields
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value));
         Value::Object(named.collect::<Map<_, _>>())
     })
 }

@@ -2,7 +2,8 @@
 
 use std::{
     fmt::Write,
-    sync::{Arc, mpsc},
+    io,
+    sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 
@@ -25,20 +26,21 @@ use llm_server::{
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt;
+use tracing::subscriber::DefaultGuard;
+use tracing_subscriber::{fmt::MakeWriter, layer::SubscriberExt};
 
 /// The model answers with the last line, so with the last message.
-const TEMPLATE: &str =
-    "{% for message in messages %}{{ message.content }}{{ '\\n' }}{% endfor %}";
-pub const CONTEXT: u32 = 256;
+const TEMPLATE: &str = "{% for message in messages %}{{ message.content }}{{ '\\n' }}{% endfor %}";
+pub(crate) const CONTEXT: u32 = 256;
 const LOADED: u64 = 1_700_000_000;
 
 /// What differs between the servers of the tests.
-pub struct Setup {
-    pub fake: Fake,
-    pub queue: u32,
-    pub keys: Vec<String>,
-    pub aliases: Vec<String>,
-    pub limits: Limits,
+pub(crate) struct Setup {
+    pub(crate) fake: Fake,
+    pub(crate) queue: u32,
+    pub(crate) keys: Vec<String>,
+    pub(crate) aliases: Vec<String>,
+    pub(crate) limits: Limits,
 }
 
 impl Default for Setup {
@@ -63,15 +65,21 @@ impl Default for Setup {
     }
 }
 
-pub struct Server {
-    pub router: Router,
-    pub stage: watch::Sender<Stage>,
-    pub engine: Engine,
+pub(crate) struct Server {
+    pub(crate) router: Router,
+    pub(crate) stage: watch::Sender<Stage>,
+    pub(crate) engine: Engine,
 }
 
 impl Setup {
-    pub fn start(self) -> Server {
-        let Self { fake, queue, keys, aliases, limits } = self;
+    pub(crate) fn start(self) -> Server {
+        let Self {
+            fake,
+            queue,
+            keys,
+            aliases,
+            limits,
+        } = self;
         let built = engine::start(queue, move || Ok::<_, std::convert::Infallible>(fake));
         let (engine, _thread) = built.unwrap();
         let service = Service {
@@ -87,14 +95,18 @@ impl Setup {
             },
         };
         let (stage, watched) = watch::channel(Stage::Ready(Arc::new(service)));
-        Server { router: router(watched, Settings { limits, keys }), stage, engine }
+        Server {
+            router: router(watched, Settings { limits, keys }),
+            stage,
+            engine,
+        }
     }
 }
 
 /// The fake model's vocabulary, which panics on one text: a bug that tests can call up.
 struct Trap;
 
-pub const PANIC: &str = "panic!";
+pub(crate) const PANIC: &str = "panic!";
 
 impl Vocab for Trap {
     fn size(&self) -> u32 {
@@ -113,7 +125,7 @@ impl Vocab for Trap {
 }
 
 /// A model that computes one batch for every `send`, and freely once the sender is gone.
-pub fn gated(sequences: u32) -> (Fake, mpsc::Sender<()>) {
+pub(crate) fn gated(sequences: u32) -> (Fake, mpsc::Sender<()>) {
     let (permits, gate) = mpsc::channel();
     let fault: Fault = Box::new(move |_| {
         let _ = gate.recv();
@@ -123,49 +135,51 @@ pub fn gated(sequences: u32) -> (Fake, mpsc::Sender<()>) {
 }
 
 impl Server {
-    pub fn ready() -> Self {
+    pub(crate) fn ready() -> Self {
         Setup::default().start()
     }
 
-    pub async fn send(&self, request: Request<Body>) -> Response {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Response {
         self.router.clone().oneshot(request).await.unwrap()
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Response {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Response {
         self.send(post(path, body.to_string())).await
     }
 
-    pub async fn get(&self, path: &str) -> Response {
-        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        self.send(Request::get(path).body(Body::empty()).unwrap())
+            .await
     }
 
-    pub async fn show_post(&self, path: &str, body: Value) -> String {
+    pub(crate) async fn show_post(&self, path: &str, body: Value) -> String {
         show(self.post(path, body).await).await
     }
 
-    pub async fn show_get(&self, path: &str) -> String {
+    pub(crate) async fn show_get(&self, path: &str) -> String {
         show(self.get(path).await).await
     }
 
     /// A chat with one message.
-    pub async fn chat(&self, message: &str, more: Value) -> Response {
-        self.post("/v1/chat/completions", chat_body(message, more)).await
+    pub(crate) async fn chat(&self, message: &str, more: Value) -> Response {
+        self.post("/v1/chat/completions", chat_body(message, more))
+            .await
     }
 
     /// Returns when no job is queued or running.
-    pub async fn idle(&self) {
+    pub(crate) async fn idle(&self) {
         while self.engine.busy() != engine::Busy::default() {
             tokio::task::yield_now().await;
         }
     }
 }
 
-pub fn post(path: &str, body: impl Into<Body>) -> Request<Body> {
+pub(crate) fn post(path: &str, body: impl Into<Body>) -> Request<Body> {
     let request = Request::post(path).header("content-type", "application/json");
     request.body(body.into()).unwrap()
 }
 
-pub fn chat_body(message: &str, more: Value) -> Value {
+pub(crate) fn chat_body(message: &str, more: Value) -> Value {
     let mut body = json!({"messages": [{"role": "user", "content": message}]});
     if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
         body.extend(more);
@@ -173,26 +187,28 @@ pub fn chat_body(message: &str, more: Value) -> Value {
     body
 }
 
-pub async fn text(response: Response) -> String {
+pub(crate) async fn text(response: Response) -> String {
     let bytes = body::to_bytes(response.into_body(), 1 << 22).await.unwrap();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-pub async fn value(response: Response) -> Value {
+pub(crate) async fn value(response: Response) -> Value {
     serde_json::from_str(&text(response).await).unwrap()
 }
 
 /// The `data:` of every event, `[DONE]` left out.
-pub fn events(stream: &str) -> Vec<Value> {
-    let data = stream.lines().filter_map(|line| line.strip_prefix("data: "));
+pub(crate) fn events(stream: &str) -> Vec<Value> {
+    let data = stream
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "));
     data.filter(|data| *data != "[DONE]")
         .map(|data| serde_json::from_str(data).unwrap())
         .collect()
 }
 
 /// Status, headers that matter, and body, with ids and times made equal.
-pub async fn show(response: Response) -> String {
-    const SHOWN: [&str; 11] = [
+pub(crate) async fn show(response: Response) -> String {
+    const SHOWN: [&str; 10] = [
         "content-type",
         "cache-control",
         "x-accel-buffering",
@@ -203,7 +219,6 @@ pub async fn show(response: Response) -> String {
         "x-should-retry",
         "x-warning",
         "access-control-allow-origin",
-        "access-control-expose-headers",
     ];
     assert!(response.headers().contains_key("x-request-id"));
     let mut out = response.status().to_string();
@@ -249,5 +264,45 @@ fn steady(value: &mut Value) {
             }
         }
         _ => {}
+    }
+}
+
+/// The log of this thread.
+#[derive(Clone, Default)]
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Lines {
+    /// Until the guard is dropped.
+    pub(crate) fn collect() -> (Self, DefaultGuard) {
+        let lines = Self::default();
+        let format = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(lines.clone());
+        let subscriber = tracing_subscriber::registry().with(format);
+        (lines, tracing::subscriber::set_default(subscriber))
+    }
+
+    /// The lines that tell of requests.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        let bytes = self.0.lock().unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        let ours = text.lines().filter(|line| line.contains(" request: "));
+        ours.map(str::to_owned).collect()
     }
 }

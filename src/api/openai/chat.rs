@@ -2,6 +2,8 @@
 
 mod answer;
 mod reader;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -71,7 +73,9 @@ pub(in crate::api) async fn create(
     for warning in warnings {
         tracing::warn!(warning, "a part of a request has no effect");
         // What quotes the request may be no header value; the log has it.
-        if let Ok(value) = HeaderValue::try_from(warning) {
+        if warning.is_ascii()
+            && let Ok(value) = HeaderValue::try_from(warning)
+        {
             response.headers_mut().append(WARNING, value);
         }
     }

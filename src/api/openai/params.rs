@@ -133,7 +133,7 @@ fn refuse_unsupported(fields: Fields<'_>) -> Result<(), ApiError> {
     };
     for (name, harmless) in UNSUPPORTED {
         match fields.get(name) {
-            Some(value) if !off(value) && value.to_string() != *harmless => {
+            Some(value) if !off(value) && value.to_string().as_str() != *harmless => {
                 let message = format!("{name}: this server does not support it; leave it out");
                 return Err(ApiError::invalid(*name, message));
             }

@@ -117,53 +117,54 @@ fn seed(fields: Fields<'_>) -> Result<u32, ApiError> {
 /// OpenAI: `{"15043": -1.0}`. llama-server also: `[[15043, -1.0], ["text", false]]`, where text means
 /// each of its tokens and `false` forbids.
 fn logit_bias(fields: Fields<'_>, vocab: &dyn Vocab) -> Result<Vec<(Token, f32)>, ApiError> {
-    const NAME: &str = "logit_bias";
     let mut biases = Vec::new();
-    let bias = |value: &Value| match value {
-        Value::Bool(false) => Some(f32::NEG_INFINITY),
-        _ => as_f32(value).filter(|bias| (-100.0..=100.0).contains(bias)),
-    };
-    match fields.get(NAME) {
+    match fields.get("logit_bias") {
         None => {}
         Some(Value::Object(map)) => {
-            for (id, value) in map {
-                let id = id.parse().ok().and_then(|id| token(id, vocab));
-                match id.zip(bias(value)) {
-                    Some(pair) => biases.push(pair),
-                    None => return Err(fields.wrong(NAME, wanted_bias(vocab))),
-                }
+            for (key, value) in map {
+                let id = key.parse().ok().and_then(|id| token(id, vocab));
+                let pair = id.zip(bias(value));
+                biases.push(pair.ok_or_else(|| wrong_bias(&format!(".{key}"), vocab))?);
             }
         }
         Some(Value::Array(pairs)) => {
-            for pair in pairs {
-                let pair = pair.as_array().map(Vec::as_slice);
-                let Some([key, value]) = pair else {
-                    return Err(fields.wrong(NAME, wanted_bias(vocab)));
-                };
-                let tokens = match key {
-                    Value::String(text) => Some(vocab.tokenize(text, false, false)),
-                    id => as_i64(id)
-                        .and_then(|id| token(id, vocab))
-                        .map(|id| vec![id]),
-                };
-                match tokens.zip(bias(value)) {
-                    Some((tokens, bias)) => {
-                        biases.extend(tokens.into_iter().map(|token| (token, bias)));
-                    }
-                    None => return Err(fields.wrong(NAME, wanted_bias(vocab))),
-                }
+            for (index, pair) in pairs.iter().enumerate() {
+                let (tokens, bias) = bias_pair(pair, vocab)
+                    .ok_or_else(|| wrong_bias(&format!("[{index}]"), vocab))?;
+                biases.extend(tokens.into_iter().map(|token| (token, bias)));
             }
         }
-        Some(_) => return Err(fields.wrong(NAME, wanted_bias(vocab))),
+        Some(_) => return Err(wrong_bias("", vocab)),
     }
     Ok(biases)
 }
 
-fn wanted_bias(vocab: &dyn Vocab) -> String {
-    format!(
-        "an object from token ids below {} to biases from -100 to 100, or an array of such pairs",
+fn bias_pair(pair: &Value, vocab: &dyn Vocab) -> Option<(Vec<Token>, f32)> {
+    let [key, value] = &pair.as_array()?[..] else {
+        return None;
+    };
+    let tokens = match key {
+        Value::String(text) => vocab.tokenize(text, false, false),
+        id => vec![token(as_i64(id)?, vocab)?],
+    };
+    Some((tokens, bias(value)?))
+}
+
+fn bias(value: &Value) -> Option<f32> {
+    match value {
+        Value::Bool(false) => Some(f32::NEG_INFINITY),
+        _ => as_f32(value).filter(|bias| (-100.0..=100.0).contains(bias)),
+    }
+}
+
+/// `entry`: which part of `logit_bias` is wrong.
+fn wrong_bias(entry: &str, vocab: &dyn Vocab) -> ApiError {
+    let param = format!("logit_bias{entry}");
+    let message = format!(
+        "{param}: expected token ids below {} with biases from -100 to 100 (or false), as an object or an array of pairs",
         vocab.size()
-    )
+    );
+    ApiError::invalid(param, message)
 }
 
 /// The id, if the vocabulary has it.

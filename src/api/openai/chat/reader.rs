@@ -73,13 +73,12 @@ impl Reader {
             if delta.reasoning_content.is_some() {
                 self.reasoning_tokens += read;
             }
-            let scored = match &delta.content {
-                Some(content) => take_tokens(&mut self.pending, content.as_bytes()),
+            let scored = if let Some(content) = &delta.content {
+                take_tokens(&mut self.pending, content.as_bytes())
+            } else {
                 // What came before were the tokens of something else.
-                None => {
-                    self.pending.clear();
-                    Vec::new()
-                }
+                self.pending.clear();
+                Vec::new()
             };
             Part { delta, scored }
         });
