@@ -1,15 +1,19 @@
 //! Messages to prompt, and generated text back to content, reasoning and tool calls, by llama.cpp's `common/chat`.
 
+mod delta;
+mod format;
 mod messages;
 mod parser;
 mod request;
 mod schema;
 mod shim;
+mod tools;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use parser::{Delta, FunctionDelta, Parser, ToolCallDelta};
+pub use delta::{Delta, FunctionDelta, ToolCallDelta};
+pub use parser::Parser;
 
 use crate::engine::{Grammar, Token, Trigger, llama::Weights};
 use request::Request;
@@ -127,12 +131,12 @@ impl Chat {
         self.capabilities
     }
 
-    /// `request`: an OpenAI chat body. Read are `messages`, `tools`, `tool_choice`, `parallel_tool_calls`,
+    /// `request`: the body of a chat request. Read are `messages`, `tools`, `tool_choice`, `parallel_tool_calls`,
     /// `response_format`, `reasoning_effort` and llama-server's `json_schema`, `grammar`, `enable_thinking`,
     /// `reasoning_format`, `chat_template_kwargs`, `add_generation_prompt`, `continue_final_message`.
     pub fn render(&self, request: &Value) -> Result<Rendered, ChatError> {
         let request = Request::read(request, self.capabilities)?;
-        let json = serde_json::to_string(&request).map_err(internal)?;
+        let json = serde_json::to_string(&request).map_err(|e| internal(&e))?;
         let applied: Applied = self
             .templates
             .apply(json)
@@ -152,7 +156,7 @@ impl Rendered {
     }
 }
 
-fn internal(error: impl ToString) -> ChatError {
+fn internal(error: &impl ToString) -> ChatError {
     ChatError::Internal(error.to_string())
 }
 
@@ -188,7 +192,7 @@ impl Applied {
         own_grammar: Option<String>,
         warnings: Vec<String>,
     ) -> Result<Rendered, ChatError> {
-        let format = parser::Format::deserialize(&self.parser).map_err(internal)?;
+        let format = format::Format::deserialize(&self.parser).map_err(|e| internal(&e))?;
         let grammar = match (self.grammar, own_grammar) {
             // Lazy without a trigger: it would never start.
             (Some(grammar), _) if grammar.lazy && grammar.triggers.is_empty() => None,

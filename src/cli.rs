@@ -110,7 +110,6 @@ impl From<&Failure> for Exit {
         match failure {
             Failure::Listen(_)
             | Failure::System(_)
-            | Failure::Load(LoadFailure::Engine(LoadError::Backend(_)))
             | Failure::Load(LoadFailure::Engine(LoadError::Cancelled)) => Self::Failure,
             Failure::File { .. } | Failure::NoKeys(_) => Self::Usage,
             Failure::Locate(error) => error.into(),

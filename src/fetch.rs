@@ -1,6 +1,7 @@
 //! Brings pinned weights into the store: download, resume, verify, install in one step.
 
 mod backoff;
+mod choose;
 mod download;
 mod hub;
 mod part;
@@ -16,6 +17,7 @@ use std::{
 };
 
 pub use backoff::Backoff;
+pub use choose::Candidates;
 pub use hub::{Hub, NoHub};
 pub use pin::{PinError, Wanted, pin};
 pub use progress::Show;
@@ -67,7 +69,7 @@ pub enum FetchError {
         status: u16,
         advice: &'static str,
     },
-    #[error("gave up on {url} after {attempts} attempts without progress: {last}")]
+    #[error("gave up on {url} after {attempts} failed attempts in a row: {last}")]
     GaveUp {
         url: String,
         attempts: u32,

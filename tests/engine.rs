@@ -36,7 +36,12 @@ fn model_file() -> PathBuf {
 
 fn settings(overrides: &[&str]) -> EngineConfig {
     // One thread: other tests run beside this one, and two that spin for the same core are far slower.
-    let overrides: Vec<_> = overrides.iter().copied().chain(["engine.threads = 1"]).map(str::to_owned).collect();
+    let overrides: Vec<_> = overrides
+        .iter()
+        .copied()
+        .chain(["engine.threads = 1"])
+        .map(str::to_owned)
+        .collect();
     let known = KnownModel {
         name: server::MODEL.into(),
         trained_context: Some(8192),
@@ -348,6 +353,7 @@ fn extreme_sampler_settings_answer_or_are_refused_and_never_abort() {
             ..base()
         },
     ];
+    let begun = Instant::now();
     for sampling in settings {
         let shown = format!("{sampling:?}")
             .chars()
@@ -367,6 +373,11 @@ fn extreme_sampler_settings_answer_or_are_refused_and_never_abort() {
             "{shown}: {end:?}"
         );
     }
+    assert!(
+        begun.elapsed() < Duration::from_secs(20),
+        "one of them stalls the engine: {:?}",
+        begun.elapsed()
+    );
     assert!(
         running
             .ask(running.job("The capital of France is", 3))

@@ -7,10 +7,13 @@
 
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{
-    ChatError, Rendered, internal,
+    ChatError, Rendered,
+    delta::Delta,
+    format::Format,
+    internal,
     shim::{Failure, Reader},
 };
 
@@ -22,53 +25,6 @@ const SHARE: u32 = 16;
 
 /// Brackets open at once beyond which a text is not read any more: llama.cpp's parser calls itself for each.
 const MAX_DEPTH: u32 = 256;
-
-/// What became known since the last call: fragments to be appended by the client.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
-pub struct Delta {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reasoning_content: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub content: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tool_calls: Vec<ToolCallDelta>,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-pub struct ToolCallDelta {
-    pub index: u32,
-    /// Only with the first fragment of a call, as are `kind` and the function's name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    pub function: FunctionDelta,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-pub struct FunctionDelta {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// JSON text; complete once the answer is.
-    #[serde(default)]
-    pub arguments: String,
-}
-
-impl Delta {
-    fn content(text: &str) -> Self {
-        Self {
-            content: Some(text.to_owned()),
-            ..Self::default()
-        }
-    }
-
-    fn reasoning(text: &str) -> Self {
-        Self {
-            reasoning_content: Some(text.to_owned()),
-            ..Self::default()
-        }
-    }
-}
 
 /// Reads one answer as it grows.
 pub struct Parser {
@@ -91,15 +47,6 @@ enum State {
     Reading(Reader),
     /// Content from here on.
     Passing,
-}
-
-/// The template's side of parsing, as the shim made it.
-#[derive(Deserialize)]
-pub(super) struct Format {
-    pub(super) generation_prompt: String,
-    pub(super) thinking_start: String,
-    pub(super) thinking_ends: Vec<String>,
-    arena: String,
 }
 
 /// The answer of `shim_parser_read`.
@@ -131,7 +78,7 @@ enum Inside {
 
 impl Parser {
     pub fn new(rendered: &Rendered) -> Result<Self, ChatError> {
-        let mut format = Format::deserialize(&rendered.parser).map_err(internal)?;
+        let mut format = Format::deserialize(&rendered.parser).map_err(|e| internal(&e))?;
         // Some families let a call end the reasoning: its mark opens something and stays.
         format.thinking_ends.retain(|end| !rendered.is_trigger(end));
         let state = if format.is_content_only() {
@@ -256,9 +203,8 @@ impl Parser {
                     (!after.trim().is_empty()).then(|| Delta::content(after))
                 }
             }
-            Inside::Content => Some(Delta::content(rest)),
             Inside::Nothing if rest.trim() == self.thinking_start => None,
-            Inside::Nothing => Some(Delta::content(rest)),
+            Inside::Content | Inside::Nothing => Some(Delta::content(rest)),
         }
     }
 
@@ -276,61 +222,6 @@ impl Parser {
             .iter()
             .find_map(|end| rest.trim_start().strip_prefix(end.as_str()))
             .map_or(rest, str::trim_start)
-    }
-}
-
-impl Format {
-    /// Whether every answer is content and nothing else: the parser is the prompt's end, then any text.
-    fn is_content_only(&self) -> bool {
-        #[derive(Deserialize)]
-        struct Arena {
-            parsers: Vec<Node>,
-            root: usize,
-        }
-        #[derive(Deserialize)]
-        #[serde(tag = "type", rename_all = "snake_case")]
-        enum Node {
-            Epsilon,
-            End,
-            Literal {
-                literal: String,
-            },
-            Sequence {
-                children: Vec<usize>,
-            },
-            Tag {
-                child: usize,
-                tag: String,
-            },
-            Until {
-                delimiters: Vec<String>,
-            },
-            #[serde(other)]
-            Other,
-        }
-        let Ok(arena) = serde_json::from_str::<Arena>(&self.arena) else {
-            return false;
-        };
-        let node = |id: usize| arena.parsers.get(id);
-        let mut prefix = String::new();
-        let mut contents = 0;
-        let mut open = vec![arena.root];
-        while let Some(id) = open.pop() {
-            match node(id) {
-                Some(Node::Sequence { children }) if open.len() < arena.parsers.len() => {
-                    open.extend(children.iter().rev());
-                }
-                Some(Node::Epsilon | Node::End) => {}
-                Some(Node::Literal { literal }) if contents == 0 => prefix.push_str(literal),
-                Some(Node::Tag { child, tag }) if tag == "content" => match node(*child) {
-                    Some(Node::Until { delimiters }) if delimiters.is_empty() => contents += 1,
-                    _ => return false,
-                },
-                _ => return false,
-            }
-        }
-        // A prompt's end that goes on beyond the prefix is the caller's own beginning of the answer.
-        contents == 1 && self.generation_prompt.starts_with(&prefix)
     }
 }
 

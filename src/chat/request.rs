@@ -1,15 +1,11 @@
-//! An OpenAI chat body, checked field by field and brought into the one form the shim takes.
+//! The body of a chat request, checked field by field and brought into the one form the shim takes.
 
-use std::{collections::HashSet, fmt::Display};
+use std::fmt::Display;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{
-    Capabilities, ChatError,
-    messages::messages,
-    schema::{self, tool_schema},
-};
+use super::{Capabilities, ChatError, messages::messages, schema, tools::tools};
 
 /// What the shim's `shim_chat_apply` takes, every field present.
 #[derive(Debug, Serialize)]
@@ -100,116 +96,6 @@ impl Request {
         invalid(format!("{path}: {}", why.replace('\n', " ")))
     }
 }
-
-type Tools = (Option<Vec<Value>>, &'static str);
-
-fn tools(
-    body: &Map<String, Value>,
-    can: Capabilities,
-    warnings: &mut Vec<String>,
-) -> Result<Tools, ChatError> {
-    let mut tools = Vec::new();
-    let mut names = HashSet::new();
-    for (i, tool) in list(body, "tools")?.iter().enumerate() {
-        let path = format!("tools[{i}]");
-        let (name, tool) = read_tool(&path, tool)?;
-        if !names.insert(name.clone()) {
-            return Err(invalid(format!(
-                "{path}.function.name: {name:?} is there twice"
-            )));
-        }
-        tools.push(tool);
-    }
-    let choice = match present(body, "tool_choice") {
-        None => "auto",
-        Some(Value::String(word)) => match word.as_str() {
-            "auto" => "auto",
-            "none" => "none",
-            "required" => "required",
-            _ => return Err(wrong_choice(&body["tool_choice"])),
-        },
-        Some(choice) => {
-            let name = choice["function"]["name"]
-                .as_str()
-                .filter(|_| choice["type"] == "function")
-                .ok_or_else(|| wrong_choice(choice))?;
-            tools.retain(|tool| tool["function"]["name"] == name);
-            if tools.is_empty() {
-                return Err(invalid(format!(
-                    "tool_choice.function.name: {name:?} is not among the tools"
-                )));
-            }
-            "required"
-        }
-    };
-    if choice == "required" && tools.is_empty() {
-        return Err(invalid(
-            "tool_choice: demands a tool call, but there are no tools",
-        ));
-    }
-    if choice != "none" && !tools.is_empty() {
-        if !can.tool_calls {
-            if choice == "required" {
-                return Err(invalid(
-                    "tool_choice: demands a tool call, but this model's chat template has no tool calls",
-                ));
-            }
-            warnings.push(
-                "tools: this model's chat template has no tool calls; none will be made".to_owned(),
-            );
-        } else if !can.describes_tools {
-            warnings.push(
-                "tools: this model's chat template does not tell the model about them".to_owned(),
-            );
-        }
-    }
-    Ok(((!tools.is_empty()).then_some(tools), choice))
-}
-
-fn wrong_choice(choice: &Value) -> ChatError {
-    let accepted = r#""auto", "none", "required" or {"type": "function", "function": {"name": …}}"#;
-    wrong("tool_choice", accepted, choice)
-}
-
-/// A tool as the shim takes it, and its name.
-fn read_tool(path: &str, tool: &Value) -> Result<(String, Value), ChatError> {
-    let function = tool
-        .as_object()
-        .ok_or_else(|| wrong(path, "an object", tool))?
-        .get("function")
-        .unwrap_or(&Value::Null);
-    if tool["type"] != "function" {
-        return Err(wrong(
-            format!("{path}.type"),
-            r#""function""#,
-            &tool["type"],
-        ));
-    }
-    let path = format!("{path}.function");
-    let fields = function
-        .as_object()
-        .ok_or_else(|| wrong(&path, "an object", function))?;
-    let name = function["name"]
-        .as_str()
-        .filter(|name| (1..=MAX_NAME_BYTES).contains(&name.len()))
-        .ok_or_else(|| {
-            let accepted = format!("a string of 1 to {MAX_NAME_BYTES} bytes");
-            wrong(format!("{path}.name"), &accepted, &function["name"])
-        })?;
-    let description = text_at(&path, fields, "description")?.unwrap_or_default();
-    let parameters = match present(fields, "parameters") {
-        None => json!({}),
-        Some(parameters) => tool_schema(&format!("{path}.parameters"), parameters)?,
-    };
-    let tool = json!({
-        "type": "function",
-        "function": {"name": name, "description": description, "parameters": parameters},
-    });
-    Ok((name.to_owned(), tool))
-}
-
-/// Names become grammar rules by way of a regular expression that calls itself for every character.
-const MAX_NAME_BYTES: usize = 256;
 
 /// The schema the answer must follow, from `response_format` or `json_schema`; `{}` is any object.
 fn json_schema(body: &Map<String, Value>) -> Result<Option<(&'static str, Value)>, ChatError> {
@@ -354,14 +240,6 @@ fn one_of(
 /// The field, unless it is absent or null: clients send both for "not set".
 pub(super) fn present<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     object.get(key).filter(|value| !value.is_null())
-}
-
-fn list<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a [Value], ChatError> {
-    match present(object, key) {
-        None => Ok(&[]),
-        Some(Value::Array(items)) => Ok(items),
-        Some(other) => Err(wrong(key, "an array", other)),
-    }
 }
 
 fn flag(object: &Map<String, Value>, key: &str) -> Result<Option<bool>, ChatError> {

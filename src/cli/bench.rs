@@ -14,7 +14,7 @@ use request::{Endpoint, Target};
 
 /// Measures OpenAI-compatible servers, or compares two earlier reports.
 ///
-/// Several URLs are measured in turns (A B A B …), so that what disturbs one disturbs the other.
+/// Several URLs are measured in turns (A B, B A, …), so that what disturbs one disturbs the other.
 /// Every prompt is new from its first word on: no prefix cache can help. Times are wall-clock times
 /// of the client; token counts are the server's own (`usage`).
 #[derive(Debug, clap::Args)]

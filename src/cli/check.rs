@@ -68,7 +68,7 @@ pub fn summary(loaded: &Loaded) -> String {
         format!(
             "{} to generate, {} to read prompts",
             or(engine.threads, "auto"),
-            or(engine.threads_batch, "auto")
+            or(engine.threads_batch, "as many")
         ),
     );
     line(
@@ -105,11 +105,15 @@ pub fn summary(loaded: &Loaded) -> String {
     line(
         "limits",
         format!(
-            "{} waiting requests for {:?}, answers of {} for {:?}, bodies of {}",
+            "{} requests waiting up to {:?}, running up to {:?}, answers up to {}, bodies up to {}",
             limits.queue,
             limits.queue_wait,
-            limits.max_tokens.map_or("the context".to_owned(), |tokens| format!("{tokens} tokens")),
             limits.request,
+            limits
+                .max_tokens
+                .map_or("the context".to_owned(), |tokens| format!(
+                    "{tokens} tokens"
+                )),
             size(limits.body_bytes),
         ),
     );
@@ -118,7 +122,10 @@ pub fn summary(loaded: &Loaded) -> String {
 }
 
 fn weights(loaded: &Loaded) -> String {
-    match (&loaded.model_file, loaded.lock.get(&loaded.config.model.name)) {
+    match (
+        &loaded.model_file,
+        loaded.lock.get(&loaded.config.model.name),
+    ) {
         (Some(file), _) => format!("not pinned: {}", file.display()),
         (None, Some(entry)) => format!("{} pinned by {}", size(entry.size), lock_name(loaded)),
         (None, None) => "not pinned".to_owned(),
@@ -129,7 +136,9 @@ fn lock_name(loaded: &Loaded) -> String {
     loaded
         .lock
         .file()
-        .map_or("the built-in models.lock".to_owned(), |file| file.display().to_string())
+        .map_or("the built-in models.lock".to_owned(), |file| {
+            file.display().to_string()
+        })
 }
 
 fn or(number: Option<u32>, tag: &str) -> String {
@@ -145,6 +154,10 @@ fn size(bytes: u64) -> String {
         scaled /= 1024.0;
         unit += 1;
     }
-    let digits = if scaled >= 100.0 { 0 } else { usize::from(scaled < 10.0) + 1 };
+    let digits = if scaled >= 100.0 {
+        0
+    } else {
+        usize::from(scaled < 10.0) + 1
+    };
     format!("{scaled:.digits$} {}", units[unit])
 }

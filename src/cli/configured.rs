@@ -66,7 +66,10 @@ impl Configured {
             Some(file) => {
                 let name = stem(file).ok_or_else(|| ConfiguredError::ModelFile(file.clone()))?;
                 overrides.push(format!("model.name = {}", config::nickel_string(name)));
-                vec![KnownModel { name: name.to_owned(), trained_context: None }]
+                vec![KnownModel {
+                    name: name.to_owned(),
+                    trained_context: None,
+                }]
             }
             None => lock.names().filter_map(|name| known(&lock, name)).collect(),
         };
@@ -105,7 +108,8 @@ impl ConfiguredError {
     /// Prints the error on stderr, coloured on a terminal, and returns the status to exit with.
     pub fn report(&self) -> ExitCode {
         let mut stderr = io::stderr().lock();
-        let plain = !stderr.is_terminal() || std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
+        let plain = !stderr.is_terminal()
+            || std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
         let text = match self {
             Self::Config(error @ ConfigError::Refused { .. }) if !plain => error.coloured(),
             Self::Config(error @ ConfigError::Refused { .. }) => error.to_string(),

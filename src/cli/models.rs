@@ -72,7 +72,7 @@ enum Action {
         /// The table's name [default: the file's, in lower case]
         #[arg(long)]
         name: Option<String>,
-        /// A path in the repository, or a quantization such as Q4_K_M
+        /// A path in the repository, or a quantization such as `Q4_K_M`
         #[arg(long)]
         file: Option<String>,
     },

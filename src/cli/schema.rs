@@ -21,14 +21,18 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(entries) => entries,
         Err(error) => return ConfiguredError::from(error).report(),
     };
-    // A reader that went away has read enough.
-    let _ = match args.json {
-        true => writeln!(io::stdout(), "{}", json(&entries)),
-        false => write!(io::stdout(), "{}", config::markdown(&entries)),
+    let text = if args.json {
+        json(&entries)
+    } else {
+        config::markdown(&entries)
     };
+    // A reader that went away has read enough.
+    let _ = io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
 
 fn json(entries: &[Entry]) -> String {
-    serde_json::to_string_pretty(entries).expect("plain text in plain structs")
+    let mut text = serde_json::to_string_pretty(entries).expect("plain text in plain structs");
+    text.push('\n');
+    text
 }

@@ -20,7 +20,9 @@ fn read_number_or<'de, D: Deserializer<'de>>(tag: &str, from: D) -> Result<Optio
     match Spelled::deserialize(from)? {
         Spelled::Number(number) => Ok(Some(number)),
         Spelled::Tag(other) if other == tag => Ok(None),
-        Spelled::Tag(other) => Err(D::Error::custom(format!("expected a number or {tag:?}, got {other:?}"))),
+        Spelled::Tag(other) => Err(D::Error::custom(format!(
+            "expected a number or {tag:?}, got {other:?}"
+        ))),
     }
 }
 
@@ -28,12 +30,17 @@ fn read_number_or<'de, D: Deserializer<'de>>(tag: &str, from: D) -> Result<Optio
 pub(super) mod auto {
     use serde::{Deserializer, Serializer};
 
-    #[expect(clippy::ref_option, reason = "serde's signature")]
-    pub(in crate::config) fn serialize<S: Serializer>(value: &Option<u32>, to: S) -> Result<S::Ok, S::Error> {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(in crate::config) fn serialize<S: Serializer>(
+        value: &Option<u32>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         super::write_number_or(*value, "auto", to)
     }
 
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<u32>, D::Error> {
         super::read_number_or("auto", from)
     }
 }
@@ -42,12 +49,17 @@ pub(super) mod auto {
 pub(super) mod context {
     use serde::{Deserializer, Serializer};
 
-    #[expect(clippy::ref_option, reason = "serde's signature")]
-    pub(in crate::config) fn serialize<S: Serializer>(value: &Option<u32>, to: S) -> Result<S::Ok, S::Error> {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(in crate::config) fn serialize<S: Serializer>(
+        value: &Option<u32>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         super::write_number_or(*value, "context", to)
     }
 
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<u32>, D::Error> {
         super::read_number_or("context", from)
     }
 }
@@ -58,11 +70,16 @@ pub(super) mod seconds {
 
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(in crate::config) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::config) fn serialize<S: Serializer>(
+        value: &Duration,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.serialize_f64(value.as_secs_f64())
     }
 
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Duration, D::Error> {
         Duration::try_from_secs_f64(f64::deserialize(from)?).map_err(D::Error::custom)
     }
 }

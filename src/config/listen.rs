@@ -19,7 +19,9 @@ pub enum Listen {
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected host:port such as 127.0.0.1:8080 or [::1]:8080, or unix:/absolute/path; got {0:?}")]
+#[error(
+    "expected host:port such as 127.0.0.1:8080 or [::1]:8080, or unix:/absolute/path; got {0:?}"
+)]
 pub struct BadListen(String);
 
 impl FromStr for Listen {
@@ -28,7 +30,7 @@ impl FromStr for Listen {
     fn from_str(text: &str) -> Result<Self, BadListen> {
         let bad = || BadListen(text.to_owned());
         if let Some(path) = text.strip_prefix("unix:") {
-            return if path.starts_with('/') {
+            return if path.len() > 1 && path.starts_with('/') {
                 Ok(Self::Unix(path.into()))
             } else {
                 Err(bad())
@@ -72,15 +74,33 @@ mod tests {
 
     #[test]
     fn an_address_is_written_as_it_is_read() {
-        for text in ["127.0.0.1:8080", "[::1]:0", "0.0.0.0:65535", "unix:/run/llm.sock"] {
+        for text in [
+            "127.0.0.1:8080",
+            "[::1]:0",
+            "0.0.0.0:65535",
+            "unix:/run/llm.sock",
+        ] {
             assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
         }
-        assert_eq!("localhost:80".parse::<Listen>().unwrap().to_string(), "127.0.0.1:80");
+        assert_eq!(
+            "localhost:80".parse::<Listen>().unwrap().to_string(),
+            "127.0.0.1:80"
+        );
     }
 
     #[test]
     fn names_bare_ports_and_relative_sockets_are_refused() {
-        for text in ["", "8080", ":8080", "example.org:80", "127.0.0.1", "::1:80", "unix:run", "unix:"] {
+        for text in [
+            "",
+            "8080",
+            ":8080",
+            "example.org:80",
+            "127.0.0.1",
+            "::1:80",
+            "unix:run",
+            "unix:",
+            "unix:/",
+        ] {
             assert_eq!(text.parse::<Listen>(), Err(BadListen(text.to_owned())));
         }
     }

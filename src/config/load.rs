@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Config,
@@ -16,6 +16,9 @@ use super::{
 pub(super) const SCHEMA: &str = include_str!("schema.ncl");
 const MERGE: &str = include_str!("merge.ncl");
 const BUILT_IN: &str = include_str!("../../config.ncl");
+
+/// Deeper nesting could overflow the interpreter's stack. JSON is bounded by its own parser.
+const MOST_NESTED: usize = 100;
 
 /// Larger files are not configurations.
 const MOST_BYTES: u64 = 1 << 20;
@@ -45,12 +48,22 @@ pub enum ConfigError {
     NotConfiguration { path: String, what: &'static str },
     #[error("--set {text:?}: expected 'path = value' in Nickel, such as 'engine.parallel = 8'")]
     NotOverride { text: String },
+    #[error("the configuration {path} is not JSON: {why}")]
+    NotJson {
+        path: String,
+        why: serde_json::Error,
+    },
+    #[error("{path}: brackets nest deeper than {MOST_NESTED} levels")]
+    TooDeep { path: String },
     /// Nickel's drawing of what is wrong, and where.
     #[error("{}", plain.trim_end())]
     Refused { plain: String, coloured: String },
     /// The schema lets something pass that [`Config`] cannot hold: a defect of this program.
     #[error("{path}: {why}")]
-    Unreadable { path: String, why: serde_json::Error },
+    Unreadable {
+        path: String,
+        why: serde_json::Error,
+    },
 }
 
 impl ConfigError {
@@ -76,15 +89,23 @@ impl Source {
     /// Reads a file: JSON if its name ends in `.json`, else Nickel.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let shown = path.display().to_string();
-        let not_configuration = |what| ConfigError::NotConfiguration { path: shown.clone(), what };
-        let bytes = bytes_of(path).map_err(|why| ConfigError::Read { path: shown.clone(), why })?;
+        let not_configuration = |what| ConfigError::NotConfiguration {
+            path: shown.clone(),
+            what,
+        };
+        let bytes = bytes_of(path).map_err(|why| ConfigError::Read {
+            path: shown.clone(),
+            why,
+        })?;
         let bytes = bytes.map_err(not_configuration)?;
         let text = String::from_utf8(bytes).map_err(|_| not_configuration("not UTF-8 text"))?;
         if text.trim().is_empty() {
             return Err(not_configuration("empty"));
         }
         // Nickel finds texts by their name, and a name is text.
-        let name = path.to_str().ok_or_else(|| not_configuration("in a path that is not UTF-8"))?;
+        let name = path
+            .to_str()
+            .ok_or_else(|| not_configuration("in a path that is not UTF-8"))?;
         Ok(Self::new(name, text))
     }
 
@@ -92,10 +113,16 @@ impl Source {
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
         let name = name.into();
         let path = Path::new(&name);
-        let json = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("json"));
+        let json = path
+            .extension()
+            .is_some_and(|end| end.eq_ignore_ascii_case("json"));
         Self {
             folder: path.parent().map(Path::to_owned).unwrap_or_default(),
-            language: if json { Language::Json } else { Language::Nickel },
+            language: if json {
+                Language::Json
+            } else {
+                Language::Nickel
+            },
             text: text.into(),
             name,
         }
@@ -127,7 +154,9 @@ fn bytes_of(path: &Path) -> io::Result<Result<Vec<u8>, &'static str>> {
         return Ok(Err("not a regular file"));
     }
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    fs::File::open(path)?
+        .take(MOST_BYTES + 1)
+        .read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MOST_BYTES {
         return Ok(Err("larger than 1 MiB"));
     }
@@ -137,7 +166,12 @@ fn bytes_of(path: &Path) -> io::Result<Result<Vec<u8>, &'static str>> {
 /// Evaluates `source` under the schema. `overrides` are Nickel texts `path = value`, merged over it with
 /// force, the last one first. `models` are the names that `model.name` may have.
 /// Relative paths of files come back joined to the folder of `source`.
-pub fn load(source: &Source, overrides: &[String], models: &[KnownModel]) -> Result<Config, ConfigError> {
+pub fn load(
+    source: &Source,
+    overrides: &[String],
+    models: &[KnownModel],
+) -> Result<Config, ConfigError> {
+    bounded(source)?;
     let mut nickel = Nickel::new();
     let schema = nickel.add("<built-in>schema.ncl", Language::Nickel, SCHEMA);
     let merge = nickel.add("<built-in>merge.ncl", Language::Nickel, MERGE);
@@ -152,22 +186,65 @@ pub fn load(source: &Source, overrides: &[String], models: &[KnownModel]) -> Res
         if !text.contains('=') {
             return Err(ConfigError::NotOverride { text: text.clone() });
         }
+        not_deep(text).map_err(|()| ConfigError::TooDeep {
+            path: format!("--set {text:.20}…"),
+        })?;
         // The brace stands on a line of its own because the text may end in a comment.
-        let record = nickel.add(&format!("--set ({})", at + 1), Language::Nickel, &format!("{{ {text}\n}}"));
+        let record = nickel.add(
+            &format!("--set ({})", at + 1),
+            Language::Nickel,
+            &format!("{{ {text}\n}}"),
+        );
         over.push_str(&record);
         over.push(',');
     }
     let json = nickel.json(&format!(
         "let schema = {schema} in {merge} schema.Shape [{over}] {file} | schema.Config {models}"
     ))?;
-    let mut config: Config = serde_json::from_str(&json)
-        .map_err(|why| ConfigError::Unreadable { path: source.name.clone(), why })?;
+    let mut config: Config =
+        serde_json::from_str(&json).map_err(|why| ConfigError::Unreadable {
+            path: source.name.clone(),
+            why,
+        })?;
     resolve(&mut config, &source.folder);
     Ok(config)
 }
 
+/// Refuses what the interpreter could not survive: endless nesting, and numbers of a billion digits.
+fn bounded(source: &Source) -> Result<(), ConfigError> {
+    let path = || source.name.clone();
+    match source.language {
+        Language::Json => serde_json::from_str::<Value>(&source.text)
+            .map(drop)
+            .map_err(|why| ConfigError::NotJson { path: path(), why }),
+        Language::Nickel => {
+            not_deep(&source.text).map_err(|()| ConfigError::TooDeep { path: path() })
+        }
+    }
+}
+
+/// Counts brackets, also those in strings: near enough for a bound that no configuration comes close to.
+fn not_deep(text: &str) -> Result<(), ()> {
+    let mut depth = 0_usize;
+    for byte in text.bytes() {
+        match byte {
+            b'{' | b'[' | b'(' => depth += 1,
+            b'}' | b']' | b')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MOST_NESTED {
+            return Err(());
+        }
+    }
+    Ok(())
+}
+
 fn resolve(config: &mut Config, folder: &Path) {
-    let paths = config.auth.key_files.iter_mut().chain(&mut config.model.chat_template);
+    let paths = config
+        .auth
+        .key_files
+        .iter_mut()
+        .chain(&mut config.model.chat_template);
     for path in paths {
         *path = folder.join(&*path);
     }

@@ -96,10 +96,14 @@ struct Drawn(Error);
 
 impl IntoDiagnostics for Drawn {
     fn into_diagnostics(self, files: &mut Files) -> Vec<Diagnostic<FileId>> {
+        // A refusal says enough without a place; a defect of our own texts does not.
+        let refusal = message(&self.0).is_some();
         let mut diagnostics = self.0.into_diagnostics(files);
         for diagnostic in &mut diagnostics {
-            let ours = |label: &Label<FileId>| files.name(label.file_id).to_string_lossy().starts_with('<');
-            if diagnostic.labels.iter().all(ours) {
+            let ours = |label: &Label<FileId>| {
+                files.name(label.file_id).to_string_lossy().starts_with('<')
+            };
+            if !refusal && diagnostic.labels.iter().all(ours) {
                 continue;
             }
             diagnostic.labels.retain(|label| !ours(label));

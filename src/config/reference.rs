@@ -58,13 +58,18 @@ fn shape() -> Result<NickelValue, ConfigError> {
 }
 
 fn walk(prefix: &str, value: &NickelValue, entries: &mut Vec<Entry>) {
-    let Some(record) = as_record(value) else { return };
+    let Some(record) = as_record(value) else {
+        return;
+    };
     for (name, field) in &record.fields {
         let name = format!("{prefix}{name}");
         if let Some(doc) = field.metadata.doc() {
             entries.push(Entry {
                 doc: doc.split_whitespace().collect::<Vec<_>>().join(" "),
-                default: field.value.as_ref().map(|value| value.to_string().replace("[  ]", "[]")),
+                default: field
+                    .value
+                    .as_ref()
+                    .map(|value| value.to_string().replace("[  ]", "[]")),
                 kind: String::new(),
                 name: name.clone(),
             });
@@ -85,11 +90,17 @@ fn as_record(value: &NickelValue) -> Option<&RecordData> {
 
 /// Gives the option a value that nothing accepts, and takes the words of the refusal.
 fn accepted(nickel: &mut Nickel, schema: &str, name: &str) -> Result<String, ConfigError> {
-    let refused = nickel.json(&format!("({{ {name} = fun x => x }} | {schema}.Shape).{name}"));
+    let refused = nickel.json(&format!(
+        "({{ {name} = fun x => x }} | {schema}.Shape).{name}"
+    ));
     let Err(failure) = refused else {
         return Ok("anything".into());
     };
-    match failure.message.as_deref().and_then(|message| message.strip_prefix("expected ")) {
+    match failure
+        .message
+        .as_deref()
+        .and_then(|message| message.strip_prefix("expected "))
+    {
         Some(words) => Ok(words.to_owned()),
         None => Err(failure.into()),
     }
@@ -97,10 +108,24 @@ fn accepted(nickel: &mut Nickel, schema: &str, name: &str) -> Result<String, Con
 
 /// The options as a Markdown table.
 pub fn markdown(entries: &[Entry]) -> String {
-    let mut table = String::from("| Name | Type | Default | Meaning |\n| --- | --- | --- | --- |\n");
-    for Entry { name, kind, default, doc } in entries {
-        let default = default.as_ref().map_or("required".into(), |default| format!("`{default}`"));
-        let _ = writeln!(table, "| `{name}` | {} | {default} | {} |", cell(kind), cell(doc));
+    let mut table =
+        String::from("| Name | Type | Default | Meaning |\n| --- | --- | --- | --- |\n");
+    for Entry {
+        name,
+        kind,
+        default,
+        doc,
+    } in entries
+    {
+        let default = default
+            .as_ref()
+            .map_or("required".into(), |default| format!("`{default}`"));
+        let _ = writeln!(
+            table,
+            "| `{name}` | {} | {default} | {} |",
+            cell(kind),
+            cell(doc)
+        );
     }
     table
 }

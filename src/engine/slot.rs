@@ -56,16 +56,17 @@ impl<S> Slot<S> {
         same.take_while(|(a, b)| a == b).count()
     }
 
-    /// Order of preference for a new job: most of its prompt, provided that what would be lost is not
-    /// more than what is gained; else an empty or the longest unused sequence.
+    /// Order of preference for a new job: most of its prompt, provided that this is much of the prompt or
+    /// much of what the cache holds (a common greeting is no reason to give up somebody's long history);
+    /// else an empty or the longest unused sequence.
     pub(crate) fn preference(&self, job: &Job) -> (usize, bool, Duration) {
         let shared = self.shared_prefix(job);
-        let worth = if shared * 2 >= self.computed {
-            shared
-        } else {
-            0
-        };
-        (worth, self.computed == 0, self.last_used.elapsed())
+        let worth = shared * 2 >= self.computed.min(job.prompt.len());
+        (
+            if worth { shared } else { 0 },
+            self.computed == 0,
+            self.last_used.elapsed(),
+        )
     }
 
     /// Gives the sequence to a job, of whose prompt the first `cached` tokens are in the cache.

@@ -2,8 +2,9 @@
 
 use std::{
     ffi::OsString,
-    fmt, fs,
-    path::PathBuf,
+    fmt::{self, Write as _},
+    fs,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -70,7 +71,7 @@ impl Hub {
         let network = Network {
             proxy: Proxy::try_from_env(),
             roots: match set("SSL_CERT_FILE") {
-                Some(path) => read_roots(path.into())?,
+                Some(path) => read_roots(Path::new(&path))?,
                 None => RootCerts::WebPki,
             },
             silence: SILENCE,
@@ -177,8 +178,7 @@ impl Hub {
                 .headers()
                 .get_all(header::LINK)
                 .iter()
-                .filter_map(|link| next_page(link.to_str().ok()?))
-                .next();
+                .find_map(|link| next_page(link.to_str().ok()?));
             match response.body_mut().read_json() {
                 Ok(value) => Ok((value, next)),
                 Err(ureq::Error::Json(error)) if !error.is_io() => {
@@ -263,18 +263,19 @@ pub(super) fn encoded(path: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
             text.push(char::from(byte));
         } else {
-            text.push_str(&format!("%{byte:02X}"));
+            // Writing to a string cannot fail.
+            let _ = write!(text, "%{byte:02X}");
         }
     }
     text
 }
 
-fn read_roots(path: PathBuf) -> Result<RootCerts, NoHub> {
+fn read_roots(path: &Path) -> Result<RootCerts, NoHub> {
     let bad = |reason: String| NoHub::Certificates {
-        path: path.clone(),
+        path: path.to_owned(),
         reason,
     };
-    let pem = fs::read(&path).map_err(|error| bad(error.to_string()))?;
+    let pem = fs::read(path).map_err(|error| bad(error.to_string()))?;
     let mut roots = Vec::new();
     for item in parse_pem(&pem) {
         if let PemItem::Certificate(root) = item.map_err(|error| bad(error.to_string()))? {

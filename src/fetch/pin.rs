@@ -2,7 +2,11 @@
 
 use serde::Deserialize;
 
-use super::{Backoff, FetchError, Hub, hub::encoded};
+use super::{
+    Backoff, FetchError, Hub,
+    choose::{Candidates, TreeItem, choose, is_projector, is_split, name_of},
+    hub::encoded,
+};
 use crate::lock::{Digest, Entry, NAME_RULE, Source, is_name, is_repo, is_revision};
 
 /// More pages than this are no model repository.
@@ -61,19 +65,6 @@ pub enum PinError {
     Hub(#[from] FetchError),
 }
 
-/// Files to choose from, listed on lines of their own.
-#[derive(Debug)]
-pub struct Candidates(Vec<(String, u64)>);
-
-impl std::fmt::Display for Candidates {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (path, size) in &self.0 {
-            write!(f, "\n  {path}  ({:.1} MB)", *size as f64 / 1e6)?;
-        }
-        Ok(())
-    }
-}
-
 impl Wanted {
     /// Reads `[hf:]OWNER/REPO[@REVISION][:QUANT]`; without a revision, that is `main`.
     pub fn parse(source: &str, file: Option<&str>, name: Option<&str>) -> Result<Self, PinError> {
@@ -124,22 +115,6 @@ struct Gguf {
     context_length: Option<u32>,
 }
 
-#[derive(Deserialize)]
-struct TreeItem {
-    path: String,
-    #[serde(default)]
-    size: u64,
-    #[serde(default)]
-    lfs: Option<LargeFile>,
-}
-
-#[derive(Deserialize)]
-struct LargeFile {
-    /// The SHA-256 of the content.
-    oid: String,
-    size: u64,
-}
-
 /// Resolves the revision to a commit, finds the file, and pins both: the entry and its name.
 pub fn pin(hub: &Hub, wanted: &Wanted, backoff: &Backoff) -> Result<(String, Entry), PinError> {
     let Wanted { repo, revision, .. } = wanted;
@@ -165,7 +140,10 @@ pub fn pin(hub: &Hub, wanted: &Wanted, backoff: &Backoff) -> Result<(String, Ent
     let Some((sha256, size)) = large else {
         return Err(PinError::NoDigest { file });
     };
-    let name = wanted.name.clone().map_or_else(|| name_of(&file), Ok)?;
+    let name = wanted
+        .name
+        .clone()
+        .map_or_else(|| name_of(repo, &file), Ok)?;
     let trained_context = model
         .gguf
         .as_ref()
@@ -228,104 +206,6 @@ fn tree(
     Ok(items)
 }
 
-/// An exact path wins; else the one GGUF file whose path contains the words asked for.
-fn choose(wanted: &Wanted, items: Vec<TreeItem>) -> Result<TreeItem, PinError> {
-    let repo = || wanted.repo.clone();
-    let is_gguf = |item: &TreeItem| item.path.to_ascii_lowercase().ends_with(".gguf");
-    let mut all: Vec<_> = items.into_iter().filter(is_gguf).collect();
-    if all.is_empty() {
-        return Err(PinError::NoGguf { repo: repo() });
-    }
-    let Some(file) = &wanted.file else {
-        let models = |item: &TreeItem| !is_projector(&item.path);
-        return only(all, models).map_err(|all| PinError::Ambiguous {
-            repo: repo(),
-            candidates: candidates(&all),
-        });
-    };
-    if let Some(exact) = all.iter().position(|item| item.path == *file) {
-        return Ok(all.swap_remove(exact));
-    }
-    let words = file.to_ascii_lowercase();
-    let wants_projector = words.contains("mmproj");
-    let fits = |item: &TreeItem| {
-        wants_projector == is_projector(&item.path) && has_words(&item.path, &words)
-    };
-    if !all.iter().any(fits) {
-        return Err(PinError::NoFile {
-            repo: repo(),
-            file: file.clone(),
-            candidates: candidates(&all),
-        });
-    }
-    only(all, fits).map_err(|several| PinError::Ambiguous {
-        repo: repo(),
-        candidates: candidates(&several),
-    })
-}
-
-/// The one item that `fits`, else those that do.
-fn only(items: Vec<TreeItem>, fits: impl Fn(&TreeItem) -> bool) -> Result<TreeItem, Vec<TreeItem>> {
-    let mut fitting: Vec<_> = items.into_iter().filter(fits).collect();
-    match fitting.len() {
-        1 => Ok(fitting.swap_remove(0)),
-        _ => Err(fitting),
-    }
-}
-
-/// Whether `words` stand in `path` as whole words: `q4_k` is not in `q4_k_m`, nor in `iq4_k`.
-fn has_words(path: &str, words: &str) -> bool {
-    let path = path.to_ascii_lowercase();
-    let inside = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
-    path.match_indices(words).any(|(at, found)| {
-        let before = path[..at].chars().next_back();
-        let after = path[at + found.len()..].chars().next();
-        !inside(before) && !inside(after)
-    })
-}
-
-fn candidates(items: &[TreeItem]) -> Candidates {
-    let size = |item: &TreeItem| item.lfs.as_ref().map_or(item.size, |lfs| lfs.size);
-    let mut list: Vec<_> = items
-        .iter()
-        .map(|item| (item.path.clone(), size(item)))
-        .collect();
-    list.sort();
-    Candidates(list)
-}
-
-fn is_projector(path: &str) -> bool {
-    path.to_ascii_lowercase().contains("mmproj")
-}
-
-/// `…-00001-of-00003.gguf`.
-fn is_split(path: &str) -> bool {
-    let stem = path.trim_end_matches(".gguf");
-    let mut words = stem.rsplit('-');
-    let number = |word: Option<&str>| {
-        word.is_some_and(|word| word.len() == 5 && word.bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    number(words.next()) && words.next() == Some("of") && number(words.next())
-}
-
-/// `Q4/Some Model.Q4_K_M.gguf` becomes `some-model.q4_k_m`.
-fn name_of(file: &str) -> Result<String, PinError> {
-    let stem = file.rsplit('/').next().unwrap_or(file);
-    let stem = stem.strip_suffix(".gguf").unwrap_or(stem);
-    let name: String = stem
-        .chars()
-        .map(|c| match c.to_ascii_lowercase() {
-            c @ ('a'..='z' | '0'..='9' | '.' | '_' | '-') => c,
-            _ => '-',
-        })
-        .collect();
-    if is_name(&name) {
-        Ok(name)
-    } else {
-        Err(PinError::Name(name))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,28 +232,5 @@ mod tests {
         ] {
             assert!(matches!(read(bad), Err(PinError::Source(_))), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_quantization_is_a_whole_word() {
-        assert!(has_words("sub/Tiny-Q4_K_M.gguf", "q4_k_m"));
-        assert!(has_words("Tiny.Q8_0.gguf", "q8_0"));
-        assert!(!has_words("Tiny-Q4_K_M.gguf", "q4_k"));
-        assert!(!has_words("Tiny-IQ4_XS.gguf", "q4_xs"));
-    }
-
-    #[test]
-    fn pieces_of_a_split_model_are_known_by_their_name() {
-        assert!(is_split("Q8_0/Big-Q8_0-00001-of-00003.gguf"));
-        assert!(!is_split("Big-of-00003.gguf"));
-        assert!(!is_split("Big-Q8_0.gguf"));
-    }
-
-    #[test]
-    fn a_name_is_made_of_the_file_name() {
-        assert_eq!(
-            name_of("Q4/Some Model.Q4_K_M.gguf").unwrap(),
-            "some-model.q4_k_m"
-        );
     }
 }

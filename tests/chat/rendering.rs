@@ -212,6 +212,10 @@ fn the_callers_grammar_is_passed_on_as_it_is() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a list of cases and of what is said about each"
+)]
 fn what_is_wrong_with_a_request_is_named() {
     let user = json!({"role": "user", "content": "Hi"});
     let said =
@@ -447,7 +451,7 @@ fn a_thousand_renders_and_answers_leave_no_memory_behind() {
         let kib = line.and_then(|line| line.split_whitespace().nth(1));
         kib.expect("a number").parse().expect("a number")
     }
-    let family = family("qwen3");
+    let family = family("qwen3-coder");
     let chat = family.chat();
     let mut bad = with_tools();
     bad["json_schema"] = json!({"type": "nonsense"});

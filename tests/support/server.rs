@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -74,55 +74,65 @@ pub(crate) fn fetch_model() {
 impl Server {
     /// Starts a server with `--set` for each of `settings`, and waits until it is ready.
     pub(crate) fn start(settings: &[&str]) -> Self {
-        fetch_model();
-        // A port that was free a moment ago may be taken by another test: then take the next.
-        for _ in 0..5 {
-            let mut server = Self::spawn(settings);
-            match server.wait_until_ready() {
-                Ok(()) => return server,
-                Err(log) if log.contains("in use") => {}
-                Err(log) => panic!("the server did not become ready:\n{log}"),
-            }
+        let mut server = Self::spawn(settings);
+        let deadline = Instant::now() + READY_WITHIN;
+        while !server.is_ready() {
+            assert!(
+                server.ended().is_none() && Instant::now() < deadline,
+                "the server did not become ready:\n{}",
+                server.read_log()
+            );
+            // Another process: there is nothing to wait on but its answer.
+            thread::sleep(Duration::from_millis(20));
         }
-        panic!("no port stayed free");
+        server
     }
 
-    fn spawn(settings: &[&str]) -> Self {
+    /// Starts a server and returns once it listens; the model may still be loading.
+    pub(crate) fn spawn(settings: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let address = free_address();
+        fetch_model();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let logs = target().join("test-logs");
         fs::create_dir_all(&logs).expect("the target folder can be written");
         let log = logs.join(format!("server-{}-{number}.log", std::process::id()));
         let mut command = command();
-        command.arg("serve");
-        command.args(["--set", &format!("listen = \"{address}\"")]);
+        // Port 0: the kernel chooses, so no two tests can meet.
+        command.args(["serve", "--set", "listen = \"127.0.0.1:0\""]);
         for setting in settings {
             command.args(["--set", setting]);
         }
         let stderr = File::create(&log).expect("the log can be written");
         let child = command.stdout(Stdio::null()).stderr(stderr).spawn();
-        Self {
+        let mut server = Self {
             child: child.expect("the binary can be started"),
-            address,
+            address: (Ipv4Addr::LOCALHOST, 0).into(),
             log,
+        };
+        server.address = server.listening();
+        server
+    }
+
+    /// The address that the server says it listens on.
+    fn listening(&mut self) -> SocketAddr {
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            let log = self.read_log();
+            let said = log.split("address=http://").nth(1);
+            // The end of the line must have been written too.
+            if let Some((address, _)) = said.and_then(|said| said.split_once([' ', '\n'])) {
+                return address.parse().expect("the log names an address");
+            }
+            assert!(
+                self.ended().is_none() && Instant::now() < deadline,
+                "the server does not listen:\n{log}"
+            );
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// `Err`: what the server logged before it ended, or until the deadline.
-    fn wait_until_ready(&mut self) -> Result<(), String> {
-        let deadline = Instant::now() + READY_WITHIN;
-        while Instant::now() < deadline {
-            if self.ended().is_some() {
-                return Err(self.read_log());
-            }
-            if matches!(self.get("/health"), Ok((200, _))) {
-                return Ok(());
-            }
-            // Another process: there is nothing to wait on but its answer.
-            thread::sleep(Duration::from_millis(20));
-        }
-        Err(self.read_log())
+    fn is_ready(&self) -> bool {
+        matches!(self.get("/health"), Ok((200, _)))
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -196,13 +206,6 @@ impl Drop for Server {
             let _ = fs::remove_file(&self.log);
         }
     }
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener
-        .local_addr()
-        .expect("a bound socket has an address")
 }
 
 fn exchange(address: SocketAddr, request: &str) -> io::Result<(u16, String)> {

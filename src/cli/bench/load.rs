@@ -36,7 +36,7 @@ pub(super) enum Answers {
     UpTo(u32),
 }
 
-/// Measures all combinations; each run of each target is followed by the same run of the next.
+/// Measures all combinations; each run of one target is followed by the same run of the next.
 pub(super) fn measure(
     targets: &[Target],
     mixes: &[Mix],
@@ -53,10 +53,10 @@ pub(super) fn measure(
         for run in 1..=runs {
             // The same questions for every target.
             let asks = asks(mix, &mut dice);
-            for (target, collected) in targets.iter().zip(&mut collected) {
-                let (outcomes, wall) = ask_all(target, &asks, mix.clients);
-                collected.add(&outcomes, wall);
-                progress(target, mix, run, runs, wall);
+            for index in turn(run, targets.len()) {
+                let (outcomes, wall) = ask_all(&targets[index], &asks, mix.clients);
+                collected[index].add(&outcomes, wall);
+                progress(&targets[index], mix, run, runs, wall);
             }
         }
         for (report, collected) in reports.iter_mut().zip(collected) {
@@ -64,6 +64,15 @@ pub(super) fn measure(
         }
     }
     reports
+}
+
+/// A B, then B A: what drifts slowly favours nobody.
+fn turn(run: u32, targets: usize) -> Vec<usize> {
+    if run % 2 == 1 {
+        (0..targets).collect()
+    } else {
+        (0..targets).rev().collect()
+    }
 }
 
 fn progress(target: &Target, mix: &Mix, run: u32, runs: u32, wall: Duration) {

@@ -190,13 +190,9 @@ fn allows(grammar: &Owned, token: Token) -> Result<bool, SampleError> {
 fn chain(weights: &Arc<Weights>, sampling: &Sampling, context: u32) -> Result<Owned, String> {
     let mut stages = Vec::new();
     let size = i32::try_from(weights.size()).unwrap_or(i32::MAX);
-    let look_back = |tokens: i32| {
-        if tokens < 0 {
-            i32::try_from(context).unwrap_or(i32::MAX)
-        } else {
-            tokens
-        }
-    };
+    // More than the context is never there to be looked at, and llama.cpp allocates what it is told.
+    let whole = i32::try_from(context).unwrap_or(i32::MAX);
+    let look_back = |tokens: i32| if tokens < 0 { whole } else { tokens.min(whole) };
     let s = sampling;
 
     let suppressed = weights

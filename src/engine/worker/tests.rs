@@ -162,6 +162,25 @@ fn what_a_tenant_computed_is_reused_by_that_tenant_alone() {
 }
 
 #[test]
+fn a_short_prompt_finds_its_cache_again_after_a_long_answer_but_takes_no_long_history() {
+    let (engine, _thread) = start(2, 0);
+    let cached = |prompt: &str| {
+        let usage = ask(&engine, job(prompt)).1.unwrap().usage;
+        usage.cached_tokens
+    };
+    let question = format!("{}\n", "q".repeat(40));
+    assert_eq!(cached(&question), 0);
+    assert_eq!(
+        cached(&question),
+        40,
+        "the answer was as long as the prompt"
+    );
+    // The same beginning as the history above, but hardly anything of it: the empty sequence is taken.
+    assert_eq!(cached(&format!("{}\n", "q".repeat(5) + &"z".repeat(60))), 0);
+    assert_eq!(cached(&question), 40);
+}
+
+#[test]
 fn impossible_jobs_are_refused_at_the_border() {
     let (engine, _thread) = start(1, 0);
     let refusal = |job| engine.submit(job).map(drop).unwrap_err();
