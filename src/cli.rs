@@ -115,7 +115,7 @@ impl From<&Failure> for Exit {
             Failure::Locate(error) => error.into(),
             Failure::Load(LoadFailure::Engine(LoadError::File { .. })) => Self::BadModel,
             Failure::Load(
-                LoadFailure::Engine(LoadError::Context(_))
+                LoadFailure::Engine(LoadError::Context(_) | LoadError::Backend(_))
                 | LoadFailure::TrainedContext { .. }
                 | LoadFailure::Chat(_),
             ) => Self::CannotWork,
