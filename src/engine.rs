@@ -24,7 +24,7 @@ use std::{
 };
 
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 pub use sample::{Grammar, Sampling, Trigger};
 
@@ -202,6 +202,8 @@ pub(crate) struct Shared {
     running: AtomicU32,
     /// Cancelled: finish nothing more, end every job with [`Failed::Stopped`].
     halt: CancellationToken,
+    /// Cancelled: the thread hangs inside llama.cpp and will end nothing itself.
+    lost: CancellationToken,
 }
 
 /// Starts the engine thread. `build` runs on it, because llama.cpp's worker team belongs to the thread
@@ -228,6 +230,7 @@ pub fn start<M: model::Model, E: Send + 'static>(
             held: Arc::new(AtomicU32::new(0)),
             running: AtomicU32::new(0),
             halt: CancellationToken::new(),
+            lost: CancellationToken::new(),
         });
         let engine = Engine {
             inbox,
@@ -324,6 +327,16 @@ impl Engine {
     /// Ends every job, running or waiting, with [`Failed::Stopped`], and then the engine thread.
     pub fn halt(&self) {
         self.shared.halt.cancel();
+    }
+
+    /// Gives the engine thread up: whoever waits for events is to wait no longer.
+    pub fn give_up(&self) {
+        self.shared.lost.cancel();
+    }
+
+    /// Ends when the engine thread was given up.
+    pub fn lost(&self) -> WaitForCancellationFutureOwned {
+        self.shared.lost.clone().cancelled_owned()
     }
 
     /// Returns when the engine thread takes no more jobs: halted, or dead.

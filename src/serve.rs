@@ -245,10 +245,11 @@ fn join_elsewhere(engine: thread::JoinHandle<()>) -> io::Result<oneshot::Receive
     Ok(ended)
 }
 
-/// Few threads: they only move bytes and parse JSON, and every core they take is one that the engine's
-/// team of threads waits for at each step (one busy neighbour cost 2 decode threads four fifths of
-/// their speed). One thread carries some thousand events a second, many times what a CPU generates;
-/// a large machine gets a second so that one long prompt's parsing delays nobody's stream.
+/// Few threads: every core they take is one that the engine's team of threads waits for at each step
+/// (measured: one busy neighbour cost two decode threads four fifths of their speed). They only move
+/// bytes and word events, of which there is one a token; a machine with cores to spare gets a second
+/// thread, so that a slow request does not delay the others' streams. Prompts are prepared on
+/// blocking threads.
 fn runtime() -> io::Result<Runtime> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     Builder::new_multi_thread()

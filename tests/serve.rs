@@ -22,7 +22,9 @@ use serde_json::Value;
 use server::MODEL;
 use systemd::{LONG, Service};
 
-const SMALL: &str = "engine = {context = 512, parallel = 2}";
+/// One thread each: two servers that spin on two cores beside other work slow each other down tenfold.
+const SMALL: &str = "engine = {context = 512, parallel = 2, threads = 1}";
+const LARGE: &str = "engine = {context = 8192, parallel = 1, threads = 1}";
 /// Hundreds of tokens a second: far more than any of these tests lets it generate.
 const ENDLESS: &str =
     r#"{"prompt": "Once upon a time", "max_tokens": 8000, "ignore_eos": true, "stream": true}"#;
@@ -92,7 +94,7 @@ fn systemd_hears_of_the_load_and_then_of_a_model_that_answers() {
 
 #[test]
 fn the_watchdog_is_fed_while_the_server_is_idle_and_while_it_works() {
-    let mut command = serve(&["engine = {context = 8192, parallel = 1}"]);
+    let mut command = serve(&[LARGE]);
     command.env("WATCHDOG_USEC", "600000");
     let mut service = Service::start(command);
     let address = service.address();
@@ -145,10 +147,7 @@ fn a_socket_that_the_service_manager_opened_is_served() {
 
 #[test]
 fn sigterm_lets_a_running_stream_finish_and_turns_new_requests_away() {
-    let (mut service, address) = ready(&[
-        "engine = {context = 2048, parallel = 2}",
-        "limits.drain = 100",
-    ]);
+    let (mut service, address) = ready(&[SMALL, "limits.drain = 100"]);
     let body =
         r#"{"prompt": "Once upon a time", "max_tokens": 300, "ignore_eos": true, "stream": true}"#;
     let mut stream = Stream::open(&address, "/v1/completions", body);
@@ -174,10 +173,7 @@ fn sigterm_lets_a_running_stream_finish_and_turns_new_requests_away() {
 
 #[test]
 fn a_stream_that_outlives_the_drain_ends_with_an_error_event() {
-    let (mut service, address) = ready(&[
-        "engine = {context = 8192, parallel = 1}",
-        "limits.drain = 0.2",
-    ]);
+    let (mut service, address) = ready(&[LARGE, "limits.drain = 0.2"]);
     let mut stream = Stream::open(&address, "/v1/completions", ENDLESS);
     stream.event();
     service.signal(Signal::TERM);
@@ -196,10 +192,7 @@ fn a_stream_that_outlives_the_drain_ends_with_an_error_event() {
 #[test]
 fn a_second_signal_ends_the_process_at_once() {
     for (second, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
-        let (mut service, address) = ready(&[
-            "engine = {context = 8192, parallel = 1}",
-            "limits.drain = 600",
-        ]);
+        let (mut service, address) = ready(&[LARGE, "limits.drain = 600"]);
         let mut stream = Stream::open(&address, "/v1/completions", ENDLESS);
         stream.event();
         service.signal(Signal::TERM);
@@ -363,6 +356,9 @@ fn version_names_the_engine_and_the_features_of_this_machine() {
             .unwrap()
             .starts_with("fp_")
     );
+    let backends = version["backends"].as_array().unwrap();
+    let cpus = backends.iter().filter(|it| *it == "CPU").count();
+    assert_eq!(cpus, 1, "the CPU backend is loaded once: {backends:?}");
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx2") {
         let features = version["cpu_features"].as_array().unwrap();

@@ -4,6 +4,7 @@ mod frames;
 
 use std::{
     future::poll_fn,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -15,6 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use self::frames::Frames;
 use super::{
@@ -44,6 +46,8 @@ pub(super) struct Run<W> {
     wording: W,
     buffer: Vec<Event>,
     log: Log,
+    /// Ready when the engine thread hangs and no event will come any more.
+    lost: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Keeps the engine while this request runs, also when the server begins to drain.
     _service: Arc<Service>,
 }
@@ -103,6 +107,7 @@ impl<W: Wording> Run<W> {
             wording,
             buffer: Vec::with_capacity(BURST),
             log,
+            lost: Box::pin(service.engine.lost()),
             _service: service,
         })
     }
@@ -176,10 +181,10 @@ impl<W: Wording> Run<W> {
             return Poll::Ready(Ok(Progress::Over));
         }
         if heard {
-            Poll::Ready(Ok(Progress::Going))
-        } else {
-            Poll::Pending
+            return Poll::Ready(Ok(Progress::Going));
         }
+        let lost = self.lost.as_mut().poll(cx);
+        lost.map(|()| Err(self.log.failed(ApiError::EngineDead)))
     }
 
     fn take(&mut self, index: usize, event: Event, out: &mut Vec<u8>) -> Result<(), ApiError> {

@@ -122,6 +122,27 @@ async fn a_stream_goes_on_while_the_server_drains() {
 }
 
 #[tokio::test]
+async fn streams_of_an_engine_that_was_given_up_end_with_an_error_event() {
+    let (fake, permits) = gated(1);
+    let server = Setup {
+        fake,
+        ..Setup::default()
+    }
+    .start();
+    permits.send(()).unwrap();
+    let response = server.chat("hi", json!({"stream": true})).await;
+    // The model hangs in its next step, and the engine thread with it.
+    server.engine.give_up();
+    let answer = text(response).await;
+    let last = answer.trim_end().lines().last().unwrap_or_default();
+    assert!(
+        last.starts_with("data: {\"error\":"),
+        "the last event was {last:?}"
+    );
+    drop(permits);
+}
+
+#[tokio::test]
 async fn every_request_leaves_one_line_however_it_ends() {
     let (lines, _guard) = Lines::collect();
     let (fake, permits) = gated(1);

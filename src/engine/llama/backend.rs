@@ -22,17 +22,17 @@ pub fn init(fatal: fn(&str)) -> Result<(), LoadError> {
     ONCE.call_once(|| {
         let _ = FATAL.set(fatal);
         guard::install(on_fatal);
-        // SAFETY: both callbacks are plain functions that live as long as the process.
-        unsafe {
-            sys::llama_log_set(Some(on_log), std::ptr::null_mut());
-            sys::llama_backend_init();
-        }
+        // SAFETY: the callback is a plain function that lives as long as the process.
+        unsafe { sys::llama_log_set(Some(on_log), std::ptr::null_mut()) };
+        // Before `llama_backend_init`, which otherwise loads the build folder's copies as well.
         if let Some(folder) = backend_folder()
             && let Ok(path) = CString::new(folder.as_os_str().as_encoded_bytes())
         {
             // SAFETY: a NUL-terminated path.
             unsafe { sys::ggml_backend_load_all_from_path(path.as_ptr()) };
         }
+        // SAFETY: no preconditions.
+        unsafe { sys::llama_backend_init() };
     });
     // SAFETY: reads a count.
     if unsafe { sys::ggml_backend_reg_count() } == 0 {
