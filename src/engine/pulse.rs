@@ -1,15 +1,15 @@
-//! The engine's sign of life: when its present step began, readable from any thread.
+//! The engine's sign of life: when its present step last went forward, readable from any thread.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
-/// When the current step began, readable from any thread.
+/// When the current step last went forward, readable from any thread.
 pub struct Pulse {
     start: Instant,
     /// Microseconds after `start`, or [`WAITING`].
-    step_began: AtomicU64,
+    last_beat: AtomicU64,
     steps: AtomicU64,
 }
 
@@ -19,24 +19,29 @@ impl Pulse {
     pub(crate) fn new() -> Self {
         Self {
             start: Instant::now(),
-            step_began: AtomicU64::new(WAITING),
+            last_beat: AtomicU64::new(WAITING),
             steps: AtomicU64::new(0),
         }
     }
 
     pub(crate) fn waiting(&self) {
-        self.step_began.store(WAITING, Ordering::Relaxed);
+        self.last_beat.store(WAITING, Ordering::Relaxed);
     }
 
     pub(crate) fn stepping(&self) {
-        let now = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(WAITING - 1);
-        self.step_began.store(now, Ordering::Relaxed);
+        self.beat();
         self.steps.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How long the engine has been inside one step; zero while it waits for work.
+    /// The present step goes forward: a large batch of a large model may take minutes on a CPU.
+    pub(crate) fn beat(&self) {
+        let now = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(WAITING - 1);
+        self.last_beat.store(now, Ordering::Relaxed);
+    }
+
+    /// How long a step has not gone forward; zero while the engine waits for work.
     pub fn step_age(&self) -> Duration {
-        match self.step_began.load(Ordering::Relaxed) {
+        match self.last_beat.load(Ordering::Relaxed) {
             WAITING => Duration::ZERO,
             began => self
                 .start

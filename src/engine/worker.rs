@@ -182,7 +182,10 @@ impl<M: Model> Worker<M> {
             self.rows.extend(slot.rows(share.tokens as usize));
         }
         let (slots, halt) = (&self.slots, &self.shared.halt);
+        let pulse = &self.shared.pulse;
+        // llama.cpp asks between the nodes of its graph, which shows that the graph goes forward.
         let abandoned = || {
+            pulse.beat();
             halt.is_cancelled()
                 || shares.iter().all(|share| {
                     let active = &slots[share.sequence as usize].active;
