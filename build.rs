@@ -16,7 +16,8 @@ fn main() {
     pin();
 }
 
-/// The vendored llama.cpp tree: only it has common/*.h, and only CMake's cache says where it is.
+/// The vendored llama.cpp tree: only it has the headers of `common`, and only the cache that the
+/// engine's build left says where it is.
 fn engine_source(engine: &Path) -> PathBuf {
     let cache = engine.join("build/CMakeCache.txt");
     let text = fs::read_to_string(&cache).unwrap_or_else(|e| panic!("{}: {e}", cache.display()));
@@ -28,19 +29,15 @@ fn engine_source(engine: &Path) -> PathBuf {
 }
 
 fn compile_cpp(source: &Path) {
-    let files = [
-        "src/chat/shim.cpp",
-        "src/chat/shim.h",
-        "src/engine/llama/guard.cpp",
-        "src/engine/llama/guard.h",
-    ];
-    for file in files {
-        println!("cargo:rerun-if-changed={file}");
+    let units = ["src/chat/shim", "src/engine/llama/guard"];
+    for unit in units {
+        println!("cargo:rerun-if-changed={unit}.cpp");
+        println!("cargo:rerun-if-changed={unit}.h");
     }
     cc::Build::new()
         .cpp(true)
         .std("c++17")
-        .files(files.iter().filter(|file| file.ends_with(".cpp")))
+        .files(units.map(|unit| format!("{unit}.cpp")))
         .includes(["include", "ggml/include", "common", "vendor", "src"].map(|dir| source.join(dir)))
         .flag_if_supported("-Wno-unused-parameter")
         .flag_if_supported("-Wno-unused-function")

@@ -8,6 +8,8 @@ pub mod gguf;
 pub mod llama;
 pub mod model;
 pub(crate) mod plan;
+mod pulse;
+mod reply;
 pub mod sample;
 pub(crate) mod slot;
 pub(crate) mod text;
@@ -17,7 +19,7 @@ pub(crate) mod worker;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -26,6 +28,9 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+pub use pulse::Pulse;
+use reply::Place;
+pub(crate) use reply::Reply;
 pub use sample::{Grammar, Sampling, Trigger};
 
 /// A token id of the model's vocabulary.
@@ -212,11 +217,11 @@ pub fn start<M: model::Model, E: Send + 'static>(
     queue: u32,
     build: impl FnOnce() -> Result<M, E> + Send + 'static,
 ) -> Result<(Engine, JoinHandle<()>), E> {
-    let (built, outcome) = std::sync::mpsc::sync_channel(1);
+    let (send, outcome) = std::sync::mpsc::sync_channel(1);
     let run = move || {
         let model = match build() {
             Ok(model) => model,
-            Err(error) => return drop(built.send(Err(error))),
+            Err(error) => return drop(send.send(Err(error))),
         };
         let (inbox, arrivals) = mpsc::unbounded_channel(); // bounded by `held`
         let shared = Arc::new(Shared {
@@ -236,7 +241,7 @@ pub fn start<M: model::Model, E: Send + 'static>(
             inbox,
             shared: Arc::clone(&shared),
         };
-        if built.send(Ok(engine)).is_ok() {
+        if send.send(Ok(engine)).is_ok() {
             worker::Worker::new(model, arrivals, shared).run();
         }
     };
@@ -277,9 +282,7 @@ impl Engine {
         }
         let place = self.place()?;
         let (events, receiver) = mpsc::unbounded_channel(); // bounded by the job's `max_tokens`
-        let reply = Reply {
-            open: Some((events, place)),
-        };
+        let reply = Reply::new(events, place);
         let submitted = Submitted {
             job,
             reply,
@@ -295,14 +298,10 @@ impl Engine {
         let Shape {
             queue, sequences, ..
         } = self.shared.shape;
-        let most = queue.saturating_add(sequences);
-        let held = &self.shared.held;
-        held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-            (held < most).then_some(held + 1)
-        })
-        .map(|_| Place(Arc::clone(held)))
-        .map_err(|held| Refused::Full {
-            queued: held.saturating_sub(sequences),
+        Place::take(&self.shared.held, queue.saturating_add(sequences)).map_err(|held| {
+            Refused::Full {
+                queued: held.saturating_sub(sequences),
+            }
         })
     }
 
@@ -342,100 +341,5 @@ impl Engine {
     /// Returns when the engine thread takes no more jobs: halted, or dead.
     pub async fn stopped(&self) {
         self.inbox.closed().await;
-    }
-}
-
-/// Where a job's events go. Ends the job exactly once, at the latest when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    open: Option<(mpsc::UnboundedSender<Event>, Place)>,
-}
-
-/// A job's place in the count of those accepted and not ended.
-#[derive(Debug)]
-struct Place(Arc<AtomicU32>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Reply {
-    pub(crate) fn send(&self, event: Event) {
-        if let Some((events, _)) = &self.open {
-            // The caller may have gone; the worker notices at its next step.
-            let _ = events.send(event);
-        }
-    }
-
-    pub(crate) fn end(mut self, outcome: Result<Finished, Failed>) {
-        self.close(outcome);
-    }
-
-    pub(crate) fn is_abandoned(&self) -> bool {
-        self.open
-            .as_ref()
-            .is_none_or(|(events, _)| events.is_closed())
-    }
-
-    fn close(&mut self, outcome: Result<Finished, Failed>) {
-        if let Some((events, place)) = self.open.take() {
-            // First the place, so that a caller who sees the end can submit again.
-            drop(place);
-            let _ = events.send(Event::End(outcome));
-        }
-    }
-}
-
-impl Drop for Reply {
-    fn drop(&mut self) {
-        self.close(Err(Failed::Stopped));
-    }
-}
-
-/// When the current step began, readable from any thread.
-pub struct Pulse {
-    start: Instant,
-    /// Microseconds after `start`, or [`WAITING`].
-    step_began: AtomicU64,
-    steps: AtomicU64,
-}
-
-const WAITING: u64 = u64::MAX;
-
-impl Pulse {
-    pub(crate) fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            step_began: AtomicU64::new(WAITING),
-            steps: AtomicU64::new(0),
-        }
-    }
-
-    pub(crate) fn waiting(&self) {
-        self.step_began.store(WAITING, Ordering::Relaxed);
-    }
-
-    pub(crate) fn stepping(&self) {
-        let now = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(WAITING - 1);
-        self.step_began.store(now, Ordering::Relaxed);
-        self.steps.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How long the engine has been inside one step; zero while it waits for work.
-    pub fn step_age(&self) -> Duration {
-        match self.step_began.load(Ordering::Relaxed) {
-            WAITING => Duration::ZERO,
-            began => self
-                .start
-                .elapsed()
-                .saturating_sub(Duration::from_micros(began)),
-        }
-    }
-
-    /// Steps begun since the start.
-    pub fn steps(&self) -> u64 {
-        self.steps.load(Ordering::Relaxed)
     }
 }

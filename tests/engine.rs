@@ -21,7 +21,7 @@ use llm_server::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-const LONG: Duration = Duration::from_secs(300);
+const LONG: Duration = Duration::from_mins(5);
 
 fn init() {
     llama::init(|message| panic!("llama.cpp aborted: {message}")).unwrap();
@@ -211,11 +211,11 @@ fn scores_belong_to_the_text_and_rank_the_chosen_token_first_when_greedy() {
     }
 }
 
-fn grammar(gbnf: &str) -> Option<Grammar> {
-    Some(Grammar {
+fn grammar(gbnf: &str) -> Grammar {
+    Grammar {
         gbnf: gbnf.into(),
         ..Grammar::default()
-    })
+    }
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn a_grammar_is_followed_to_its_end() {
     let running = start(&["engine.context = 512"]);
     let gbnf = r#"root ::= "{\"answer\": " ("true" | "false") "}""#;
     let (text, end) = running.ask(Job {
-        grammar: grammar(gbnf),
+        grammar: Some(grammar(gbnf)),
         ..running.job("Is water wet? JSON:", 40)
     });
     assert!(
@@ -246,7 +246,7 @@ fn bad_grammars_end_their_request_in_words_and_nothing_else() {
     ] {
         let end = running
             .ask(Job {
-                grammar: grammar(gbnf),
+                grammar: Some(grammar(gbnf)),
                 ..running.job("x", 4)
             })
             .1;
@@ -263,14 +263,13 @@ fn bad_grammars_end_their_request_in_words_and_nothing_else() {
     );
 }
 
-#[test]
-fn extreme_sampler_settings_answer_or_are_refused_and_never_abort() {
-    let running = start(&["engine.context = 256"]);
+/// Settings at and past the edges of sense, each on its own.
+fn extremes() -> Vec<Sampling> {
     let base = || Sampling {
         seed: 1,
         ..Sampling::default()
     };
-    let settings = [
+    vec![
         Sampling {
             temperature: 1e30,
             top_k: 0,
@@ -352,9 +351,14 @@ fn extreme_sampler_settings_answer_or_are_refused_and_never_abort() {
             logit_bias: vec![(-5, 1.0)],
             ..base()
         },
-    ];
+    ]
+}
+
+#[test]
+fn extreme_sampler_settings_answer_or_are_refused_and_never_abort() {
+    let running = start(&["engine.context = 256"]);
     let begun = Instant::now();
-    for sampling in settings {
+    for sampling in extremes() {
         let shown = format!("{sampling:?}")
             .chars()
             .take(300)
@@ -532,7 +536,11 @@ fn damaged_model_files_are_errors_or_load_and_never_abort() {
         let mut damaged = header.clone();
         for _ in 0..=noise(&mut seed) % 3 {
             let at = usize::try_from(noise(&mut seed)).unwrap()
-                % if noise(&mut seed) % 2 == 0 { 64 } else { 4096 };
+                % if noise(&mut seed).is_multiple_of(2) {
+                    64
+                } else {
+                    4096
+                };
             damaged[at] = noise(&mut seed).to_le_bytes()[0];
         }
         file.write_all_at(&damaged, 0).unwrap();

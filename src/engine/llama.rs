@@ -2,9 +2,12 @@
 #![allow(unsafe_code, reason = "the one room that calls llama.cpp")]
 
 mod backend;
+mod batch;
+mod chain;
 mod context;
 mod guard;
 mod sampler;
+mod scores;
 mod weights;
 
 pub use backend::{Build, build, init};

@@ -113,7 +113,7 @@ impl<S> Slot<S> {
     }
 
     /// Takes a sampled token. Ends the job when it was the last one.
-    pub(crate) fn take(&mut self, sampled: Sampled, vocab: &dyn Vocab, context: u32) {
+    pub(crate) fn take(&mut self, sampled: &Sampled, vocab: &dyn Vocab, context: u32) {
         let Some(active) = &mut self.active else {
             return;
         };
@@ -128,7 +128,7 @@ impl<S> Slot<S> {
         let scored = active
             .job
             .logprobs
-            .and_then(|_| scored(&sampled, &bytes, vocab));
+            .and_then(|_| scored(sampled, &bytes, vocab));
         if ends {
             return self.finish(Finish::Eos);
         }

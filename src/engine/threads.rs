@@ -12,18 +12,18 @@ pub fn physical_cores() -> u32 {
 
 fn allowed_cpus() -> Option<Vec<u32>> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let list = status
+    let allowed = status
         .lines()
         .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
-    parse_list(list.trim())
+    parse_list(allowed.trim())
 }
 
 /// `0-3,8,10-11` as the kernel writes it.
 fn parse_list(list: &str) -> Option<Vec<u32>> {
     let mut cpus = Vec::new();
-    for part in list.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        cpus.extend(first.parse::<u32>().ok()?..=last.parse().ok()?);
+    for range in list.split(',') {
+        let (low, high) = range.split_once('-').unwrap_or((range, range));
+        cpus.extend(low.parse::<u32>().ok()?..=high.parse().ok()?);
     }
     Some(cpus)
 }

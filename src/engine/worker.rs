@@ -182,7 +182,10 @@ impl<M: Model> Worker<M> {
             self.rows.extend(slot.rows(share.tokens as usize));
         }
         let (slots, halt) = (&self.slots, &self.shared.halt);
+        let pulse = &self.shared.pulse;
+        // llama.cpp asks between the nodes of its graph, which shows that the graph goes forward.
         let abandoned = || {
+            pulse.beat();
             halt.is_cancelled()
                 || shares.iter().all(|share| {
                     let active = &slots[share.sequence as usize].active;
@@ -206,7 +209,7 @@ impl<M: Model> Worker<M> {
                 }
                 Ok(())
             }
-            Err(error) => self.recover(&shares, error),
+            Err(error) => self.recover(&shares, &error),
         }
     }
 
@@ -252,7 +255,7 @@ impl<M: Model> Worker<M> {
             }
             let logprobs = active.job.logprobs;
             match self.model.sample(&mut active.sampler, row - 1, logprobs) {
-                Ok(sampled) => slot.take(sampled, self.model.vocab(), context),
+                Ok(sampled) => slot.take(&sampled, self.model.vocab(), context),
                 Err(SampleError::Grammar(why)) => slot.fail(Failed::Unacceptable(why)),
                 Err(SampleError::NotFinite) => {
                     slot.fail(Failed::Decode("the model computed no finite logits".into()));
@@ -262,9 +265,9 @@ impl<M: Model> Worker<M> {
     }
 
     /// A batch failed: a job that was alone in it ends; several are tried again one by one.
-    fn recover(&mut self, shares: &[Share], error: DecodeError) -> Result<(), Dead> {
+    fn recover(&mut self, shares: &[Share], error: &DecodeError) -> Result<(), Dead> {
         tracing::warn!(%error, sequences = shares.len(), "a batch failed");
-        if let DecodeError::Broken(why) = &error {
+        if let DecodeError::Broken(why) = error {
             self.restart(why)?;
         }
         if let [alone] = shares {

@@ -19,7 +19,7 @@ use std::{
 pub(crate) const MODEL: &str = "smollm2-135m-instruct";
 
 /// Loading takes a second; a busy machine may take much longer, but not for ever.
-const READY_WITHIN: Duration = Duration::from_secs(120);
+const READY_WITHIN: Duration = Duration::from_mins(2);
 
 /// A running server on a free port of the loopback address; killed when dropped.
 pub(crate) struct Server {

@@ -33,7 +33,7 @@ impl Dice {
     /// `0..bound`; 0 when `bound` is 0.
     pub(super) fn below(&mut self, bound: u32) -> u32 {
         // The high half of a product: no modulo bias worth naming at these sizes.
-        u32::try_from((self.next() >> 32) * u64::from(bound) >> 32).unwrap_or(0)
+        u32::try_from(((self.next() >> 32) * u64::from(bound)) >> 32).unwrap_or(0)
     }
 
     /// `0.0..1.0`.

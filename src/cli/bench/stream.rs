@@ -66,6 +66,7 @@ pub(super) struct Chunk {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the wire")]
 pub(super) struct Usage {
     pub(super) prompt_tokens: u32,
     pub(super) completion_tokens: u32,

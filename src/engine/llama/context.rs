@@ -1,18 +1,14 @@
 //! A context: the KV caches, compute buffers and threads that decode batches.
 
-use std::{
-    cell::Cell,
-    ffi::{c_int, c_void},
-    ptr,
-    sync::Arc,
-};
+use std::{cell::Cell, ffi::c_void, ptr, sync::Arc};
 
 use llama_cpp_sys_2 as sys;
 
 use super::{
     LoadError, Sampler, Weights, backend,
+    batch::Batch,
     guard::{self, Fault},
-    sampler,
+    scores::scores,
 };
 use crate::{
     config::{EngineConfig, FlashAttention, KvType},
@@ -70,9 +66,7 @@ impl Llama {
         params.n_seq_max = config.parallel;
         // One row of each sequence asks for logits; room for the rest would be wasted.
         params.n_outputs_max = config.parallel;
-        let decode = config
-            .threads
-            .map_or_else(threads::physical_cores, |threads| threads);
+        let decode = config.threads.unwrap_or_else(threads::physical_cores);
         params.n_threads = thread_count(decode);
         params.n_threads_batch = thread_count(config.threads_batch.unwrap_or(decode));
         params.type_k = ggml_type(config.kv.k);
@@ -164,6 +158,10 @@ impl Model for Llama {
         self.check(rows)?;
         let batch = self.batch.fill(rows);
         // The callback asks through this pointer only while the decode below runs.
+        #[expect(
+            clippy::transmute_ptr_to_ptr,
+            reason = "a cast cannot lengthen the lifetime of a trait object"
+        )]
         // SAFETY: only the lifetime is changed, and the cell is emptied before it ends.
         let question: *const (dyn Fn() -> bool + 'static) =
             unsafe { std::mem::transmute(ptr::from_ref(abandoned)) };
@@ -224,13 +222,13 @@ impl Model for Llama {
         let mut candidates = std::mem::take(&mut self.candidates);
         let logits = self.logits(row).ok_or(SampleError::NotFinite)?;
         let chosen = sampler.choose(logits, &mut candidates);
-        let scores = |token| logprobs.map(|top| sampler::scores(logits, token, top));
-        let sampled = chosen.map(|token| Sampled {
+        let score = |token| logprobs.map(|top| scores(logits, token, top));
+        let outcome = chosen.map(|token| Sampled {
             token,
-            scores: scores(token),
+            scores: score(token),
         });
         self.candidates = candidates;
-        sampled
+        outcome
     }
 }
 
@@ -260,64 +258,6 @@ extern "C" fn on_abort_question(cell: *mut c_void) -> bool {
     unsafe {
         let cell = &*cell.cast::<Cell<Option<*const dyn Fn() -> bool>>>();
         cell.get().is_some_and(|abandoned| (*abandoned)())
-    }
-}
-
-/// The arrays behind a `llama_batch`, made once.
-struct Batch {
-    room: usize,
-    tokens: Vec<sys::llama_token>,
-    positions: Vec<sys::llama_pos>,
-    sequences: Vec<sys::llama_seq_id>,
-    sequence_pointers: Vec<*mut sys::llama_seq_id>,
-    sequence_counts: Vec<i32>,
-    logits: Vec<i8>,
-}
-
-impl Batch {
-    fn new(room: usize) -> Self {
-        Self {
-            room,
-            tokens: Vec::with_capacity(room),
-            positions: Vec::with_capacity(room),
-            sequences: Vec::with_capacity(room),
-            sequence_pointers: Vec::with_capacity(room + 1),
-            sequence_counts: vec![1; room],
-            logits: Vec::with_capacity(room),
-        }
-    }
-
-    /// The rows as llama.cpp reads them; valid until the next call.
-    fn fill(&mut self, rows: &[Row]) -> sys::llama_batch {
-        let signed = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
-        self.tokens.clear();
-        self.tokens.extend(rows.iter().map(|row| row.token));
-        self.positions.clear();
-        self.positions
-            .extend(rows.iter().map(|row| signed(row.position)));
-        self.sequences.clear();
-        self.sequences
-            .extend(rows.iter().map(|row| signed(row.sequence)));
-        self.sequence_pointers.clear();
-        self.sequence_pointers
-            .extend(self.sequences.iter_mut().map(ptr::from_mut));
-        self.logits.clear();
-        self.logits
-            .extend(rows.iter().map(|row| i8::from(row.logits)));
-        sys::llama_batch {
-            n_tokens: c_int::try_from(rows.len()).unwrap_or(c_int::MAX),
-            token: self.tokens.as_mut_ptr(),
-            embd: ptr::null_mut(),
-            pos: self.positions.as_mut_ptr(),
-            n_seq_id: self.sequence_counts.as_mut_ptr(),
-            seq_id: self.sequence_pointers.as_mut_ptr(),
-            logits: self.logits.as_mut_ptr(),
-        }
-    }
-
-    /// Whether the row of the last batch asked for logits.
-    fn asked(&self, row: usize) -> bool {
-        self.logits.get(row).is_some_and(|&asked| asked != 0)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::engine::{
     model::{DecodeError, Row, Vocab},
 };
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 fn job(prompt: &str) -> Job {
     Job {

@@ -1,0 +1,66 @@
+//! What logits say by themselves: the most likely token, and log-probabilities.
+
+use crate::engine::Token;
+
+/// The most likely token; the first of equals. NaN is never chosen unless there is nothing else.
+pub(super) fn argmax(logits: &[f32]) -> Token {
+    // Two passes that vectorise are faster than one that branches.
+    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let at = logits
+        .iter()
+        .position(|logit| logit.total_cmp(&best).is_eq())
+        .unwrap_or(0);
+    Token::try_from(at).unwrap_or(0)
+}
+
+/// Log-probabilities of `token` and of the `top` most likely tokens, best first, before any sampler.
+pub(super) fn scores(logits: &[f32], token: Token, top: u8) -> (f32, Vec<(Token, f32)>) {
+    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits
+        .iter()
+        .map(|&logit| f64::from((logit - best).exp()))
+        .sum();
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a logarithm of a vocabulary's size fits"
+    )]
+    let norm = best + sum.ln() as f32;
+    let mut ranking: Vec<(Token, f32)> = Vec::with_capacity(usize::from(top) + 1);
+    for (id, &logit) in (0..).zip(logits) {
+        let full = ranking.len() == usize::from(top);
+        if full && ranking.last().is_none_or(|last| logit <= last.1) {
+            continue;
+        }
+        let at = ranking.partition_point(|other| other.1 >= logit);
+        ranking.insert(at, (id, logit));
+        ranking.truncate(usize::from(top));
+    }
+    for entry in &mut ranking {
+        entry.1 -= norm;
+    }
+    let own = usize::try_from(token)
+        .ok()
+        .and_then(|at| logits.get(at))
+        .map_or(f32::NEG_INFINITY, |l| l - norm);
+    (own, ranking)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_the_most_likely_is_chosen_and_nan_is_not() {
+        assert_eq!(argmax(&[0.0, f32::NAN, 3.0, 3.0]), 2);
+        assert_eq!(argmax(&[]), 0);
+    }
+
+    #[test]
+    fn scores_are_log_probabilities_in_falling_order() {
+        let (own, top) = scores(&[0.0, 2.0, 1.0], 0, 2);
+        let sum = 1.0_f32 + 2.0_f32.exp() + 1.0_f32.exp();
+        assert!((own - -sum.ln()).abs() < 1e-6);
+        assert_eq!(top.iter().map(|t| t.0).collect::<Vec<_>>(), [1, 2]);
+        assert!((top[0].1 - (2.0 - sum.ln())).abs() < 1e-6);
+    }
+}
