@@ -29,13 +29,14 @@ build: tools ## the release binary
 serve: build ## fetch the pinned model, start the server, ask it a question
 	@.ci/greet $$$$ & exec $(SERVER) serve --fetch $${SET:+--set "$$SET"}
 
+# Without nextest the tests of a file share a process, and so tracing's global caches: one at a time.
 test: tools $(VENV)/ready ## every test, with the real engine, the small model and OpenAI's client
 	@export LLM_SERVER_TEST_VENV='$(CURDIR)/$(VENV)'; \
 	if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		$(CARGO) nextest run $(PROFILE) --profile $${NEXTEST_PROFILE:-default}; \
 	else \
 		echo "cargo-nextest is not installed: using cargo test"; \
-		$(CARGO) test $(PROFILE) --all-targets -- --test-threads 2; \
+		timeout 45m $(CARGO) test $(PROFILE) --all-targets --no-fail-fast -- --test-threads 1; \
 	fi
 
 # Rebuilt when the pinned versions change.
