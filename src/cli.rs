@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    engine::llama::LoadError,
+    engine::{llama::LoadError, threads},
     fetch::FetchError,
     lock::VerifyError,
     serve::{Absent, Failure, LoadFailure, LocateError, Origin},
@@ -93,7 +93,11 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    if let Command::Serve(_) | Command::Generate(_) = command {
+        threads::spin_briefly();
+    }
+    match command {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Schema(args) => schema::run(&args),

@@ -93,6 +93,20 @@ fn systemd_hears_of_the_load_and_then_of_a_model_that_answers() {
 }
 
 #[test]
+fn compute_threads_sleep_soon_unless_somebody_chose_otherwise() {
+    let mut service = Service::start(serve(&[SMALL]));
+    service.hear("STATUS=");
+    assert!(service.proc("environ").contains("GOMP_SPINCOUNT=1000\0"));
+    assert_eq!(service.proc("comm"), "llm-server\n");
+
+    let mut command = serve(&[SMALL]);
+    command.env("OMP_WAIT_POLICY", "active");
+    let mut service = Service::start(command);
+    service.hear("STATUS=");
+    assert!(!service.proc("environ").contains("GOMP_SPINCOUNT"));
+}
+
+#[test]
 fn the_watchdog_is_fed_while_the_server_is_idle_and_while_it_works() {
     let mut command = serve(&[LARGE]);
     command.env("WATCHDOG_USEC", "600000");

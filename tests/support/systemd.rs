@@ -116,6 +116,12 @@ impl Service {
         kill_process(self.pid, signal).expect("the process is ours and not yet waited for");
     }
 
+    /// A file of the running process's folder in `/proc`.
+    pub(crate) fn proc(&self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.pid.as_raw_nonzero());
+        String::from_utf8_lossy(&fs::read(path).expect("the process runs")).into_owned()
+    }
+
     /// How the process ended, within the deadline.
     pub(crate) fn wait(&mut self, within: Duration) -> ExitStatus {
         if self.status.is_none() {
