@@ -10,8 +10,6 @@ CARGO ?= cargo
 PROFILE := --release --locked
 SERVER := target/release/llm-server
 VENV := target/venv
-# CMake's own default is one job; cargo's build script of llama.cpp reads this too.
-export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc)
 # (ccache, when present, is found and used by llama.cpp's own build.)
 # `SET` may hold quotes, so it reaches the recipes through the environment, not as text.
 export SET

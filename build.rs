@@ -59,6 +59,11 @@ fn lay_out_libraries(engine: &Path) {
         copy_matching(&engine.join(libdir), &profile.join("lib"), ".so");
     }
     copy_matching(&engine.join("backends"), &profile.join("backends"), ".so");
+    // The engine's build script leaves symbolic links here that lead nowhere, and fails on them when it
+    // runs again.
+    for folder in ["", "deps", "examples"] {
+        remove_dangling_links(&profile.join(folder));
+    }
     // Old-style tags are inherited by the libraries' own dependencies; new-style ones are not.
     println!("cargo:rustc-link-arg=-Wl,--disable-new-dtags");
     for path in ["$ORIGIN/lib", "$ORIGIN/../lib", "$ORIGIN/../lib/llm-server"] {
@@ -78,6 +83,15 @@ fn copy_matching(from: &Path, to: &Path, part: &str) {
             // A running server may have the old file mapped: never write into it.
             let _ = fs::remove_file(&target);
             fs::copy(entry.path(), &target).unwrap_or_else(|e| panic!("{}: {e}", target.display()));
+        }
+    }
+}
+
+fn remove_dangling_links(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_symlink() && !path.exists() {
+            let _ = fs::remove_file(path);
         }
     }
 }

@@ -36,7 +36,7 @@ async fn until_running(server: &Server, running: u32) {
 
 #[tokio::test]
 async fn a_client_that_hangs_up_in_mid_stream_frees_its_sequence_within_one_step() {
-    let (lines, _guard) = Lines::collect();
+    let lines = Lines::collect();
     let (fake, permits) = gated(1);
     let server = Setup {
         fake,
@@ -144,7 +144,7 @@ async fn streams_of_an_engine_that_was_given_up_end_with_an_error_event() {
 
 #[tokio::test]
 async fn every_request_leaves_one_line_however_it_ends() {
-    let (lines, _guard) = Lines::collect();
+    let lines = Lines::collect();
     let (fake, permits) = gated(1);
     let server = Setup {
         fake,

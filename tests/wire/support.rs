@@ -1,9 +1,10 @@
 //! A server without a socket, and answers as text that does not change from run to run.
 
 use std::{
+    cell::RefCell,
     fmt::Write,
     io,
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Once, mpsc},
     time::Duration,
 };
 
@@ -26,8 +27,7 @@ use llm_server::{
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt;
-use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::{fmt::MakeWriter, layer::SubscriberExt};
+use tracing_subscriber::layer::SubscriberExt;
 
 /// The model answers with the last line, so with the last message.
 const TEMPLATE: &str = "{% for message in messages %}{{ message.content }}{{ '\\n' }}{% endfor %}";
@@ -268,40 +268,44 @@ fn steady(value: &mut Value) {
 }
 
 /// The log of this thread.
-#[derive(Clone, Default)]
-pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+///
+/// One subscriber serves the whole process and writes to whichever thread logs: with one of its own for
+/// each thread, `tracing` may ask another thread's whether a line is wanted, and remember its no.
+pub(crate) struct Lines(());
 
-impl io::Write for Lines {
+thread_local! {
+    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+struct ThisThread;
+
+impl io::Write for ThisThread {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        LOG.with_borrow_mut(|log| log.write(bytes))
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 impl Lines {
-    /// Until the guard is dropped.
-    pub(crate) fn collect() -> (Self, DefaultGuard) {
-        let lines = Self::default();
-        let format = tracing_subscriber::fmt::layer()
-            .with_ansi(false)
-            .with_writer(lines.clone());
-        let subscriber = tracing_subscriber::registry().with(format);
-        (lines, tracing::subscriber::set_default(subscriber))
+    /// Everything from now on.
+    pub(crate) fn collect() -> Self {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            let format = tracing_subscriber::fmt::layer()
+                .with_ansi(false)
+                .with_writer(|| ThisThread);
+            let subscriber = tracing_subscriber::registry().with(format);
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+        });
+        LOG.with_borrow_mut(Vec::clear);
+        Self(())
     }
 
     /// The lines that tell of requests.
     pub(crate) fn requests(&self) -> Vec<String> {
-        let bytes = self.0.lock().unwrap();
-        let text = String::from_utf8_lossy(&bytes);
+        let text = LOG.with_borrow(|log| String::from_utf8_lossy(log).into_owned());
         let ours = text.lines().filter(|line| line.contains(" request: "));
         ours.map(str::to_owned).collect()
     }
