@@ -60,12 +60,15 @@ struct Choice {
 
 #[derive(PartialEq, Eq)]
 enum ChoiceStage {
-    /// Nothing was said about it yet.
+    /// It waits for a sequence, and may still be refused one.
+    Queued,
+    /// It runs; nothing was said about it yet.
     Silent,
     Open,
     Ended,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
     Going,
     Over,
@@ -97,7 +100,7 @@ impl<W: Wording> Run<W> {
                 submitted.map_err(|refused| log.failed(ApiError::refused(&refused, param)))?;
             choices.push(Choice {
                 events,
-                stage: ChoiceStage::Silent,
+                stage: ChoiceStage::Queued,
                 usage,
             });
         }
@@ -121,16 +124,19 @@ impl<W: Wording> Run<W> {
     }
 
     /// Answers with events as they come. What fails before the first of them is a plain error with
-    /// its own status, unless that takes so long that the client must hear something.
+    /// its own status: while all jobs wait for a sequence, which `limits.queue_wait` bounds, and then
+    /// unless the prompt takes so long that the client must hear something.
     pub(super) async fn stream(mut self, keep_alive: Duration) -> Result<Response, ApiError> {
         let mut out = Vec::new();
+        let mut progress = Progress::Going;
+        while self.is_queued() {
+            progress = poll_fn(|cx| self.poll_advance(cx, &mut out)).await?;
+        }
         let first = async {
-            while out.is_empty() {
-                if let Progress::Over = poll_fn(|cx| self.poll_advance(cx, &mut out)).await? {
-                    return Ok(Progress::Over);
-                }
+            while progress == Progress::Going && out.is_empty() {
+                progress = poll_fn(|cx| self.poll_advance(cx, &mut out)).await?;
             }
-            Ok(Progress::Going)
+            Ok(progress)
         };
         let run = match timeout(keep_alive, first).await {
             Ok(Ok(Progress::Over)) => None,
@@ -191,6 +197,7 @@ impl<W: Wording> Run<W> {
         let choice = &mut self.choices[index];
         match event {
             Event::Started { cached_tokens } => {
+                choice.stage = ChoiceStage::Silent;
                 choice.usage.cached_tokens = cached_tokens;
                 self.log.generation.usage = self.usage();
             }
@@ -214,9 +221,14 @@ impl<W: Wording> Run<W> {
         Ok(())
     }
 
+    fn is_queued(&self) -> bool {
+        let queued = |choice: &Choice| choice.stage == ChoiceStage::Queued;
+        self.choices.iter().all(queued)
+    }
+
     fn open(&mut self, index: usize, out: &mut Vec<u8>) {
         let choice = &mut self.choices[index];
-        if choice.stage == ChoiceStage::Silent {
+        if matches!(choice.stage, ChoiceStage::Queued | ChoiceStage::Silent) {
             choice.stage = ChoiceStage::Open;
             self.wording.open(index, out);
         }

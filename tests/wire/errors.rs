@@ -1,6 +1,9 @@
 //! Every way a request fails: the status, the one shape of the body, and what headers add.
 
-use std::{sync::mpsc, time::Duration};
+use std::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::Body,
@@ -10,12 +13,14 @@ use futures_util::stream;
 use llm_server::{
     api::Stage,
     engine::{
+        Job, Sampling,
         fake::{Fake, Fault},
         model::DecodeError,
     },
 };
 use serde_json::{Value, json};
 
+use crate::life::until_running;
 use crate::support::{CONTEXT, PANIC, Server, Setup, gated, post, show, text, value};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -197,8 +202,42 @@ async fn a_wait_in_the_queue_that_takes_too_long() {
 
     {"error":{"message":"the server is busy: no sequence became free within 0ns","type":"rate_limit_error","param":null,"code":"queue_timeout"}}
     "#);
-    let streamed = server.chat("a", json!({"stream": true})).await;
-    assert_eq!(streamed.status(), StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
+async fn a_stream_that_waits_in_vain_is_refused_with_a_status_however_long_it_waited() {
+    let (fake, permits) = gated(1);
+    let mut setup = Setup {
+        fake,
+        ..Setup::default()
+    };
+    setup.limits.queue_wait = Duration::ZERO;
+    setup.limits.keep_alive = Duration::from_millis(1);
+    let server = setup.start();
+    // Holds the only sequence, in a step that does not end.
+    let _holder = server.engine.submit(Job {
+        prompt: vec![97],
+        max_tokens: 1,
+        sampling: Sampling::default(),
+        grammar: None,
+        stop: Vec::new(),
+        visible: Vec::new(),
+        ignore_eos: false,
+        logprobs: None,
+        tenant: 0,
+        queue_wait: Duration::from_hours(1),
+        deadline: Duration::from_hours(1),
+    });
+    until_running(&server, 1).await;
+    let mut streamed = Box::pin(server.chat("b", json!({"stream": true})));
+    // Were its headers out after this silence, the refusal could only be an event of a 200.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(20) {
+        assert!(futures_util::poll!(&mut streamed).is_pending());
+        tokio::task::yield_now().await;
+    }
+    permits.send(()).unwrap();
+    assert_eq!(streamed.await.status(), StatusCode::TOO_MANY_REQUESTS);
 }
 
 #[tokio::test]

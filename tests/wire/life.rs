@@ -10,7 +10,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::support::{Lines, Server, Setup, chat_body, gated, text};
+use crate::support::{Server, Setup, chat_body, collect_log, gated, request_lines, text};
 
 /// A socket with one request sent over it.
 async fn call(server: &Server, message: &str, more: Value) -> TcpStream {
@@ -28,7 +28,7 @@ async fn call(server: &Server, message: &str, more: Value) -> TcpStream {
     socket
 }
 
-async fn until_running(server: &Server, running: u32) {
+pub(crate) async fn until_running(server: &Server, running: u32) {
     while server.engine.busy().running != running {
         tokio::task::yield_now().await;
     }
@@ -36,7 +36,7 @@ async fn until_running(server: &Server, running: u32) {
 
 #[tokio::test]
 async fn a_client_that_hangs_up_in_mid_stream_frees_its_sequence_within_one_step() {
-    let lines = Lines::collect();
+    collect_log();
     let (fake, permits) = gated(1);
     let server = Setup {
         fake,
@@ -52,10 +52,10 @@ async fn a_client_that_hangs_up_in_mid_stream_frees_its_sequence_within_one_step
         assert_ne!(socket.read_buf(&mut seen).await.unwrap(), 0);
     }
     drop(socket);
-    while lines.requests().is_empty() {
+    while request_lines().is_empty() {
         tokio::task::yield_now().await;
     }
-    assert!(lines.requests()[0].contains("outcome=\"hung up\""));
+    assert!(request_lines()[0].contains("outcome=\"hung up\""));
     assert_eq!(server.engine.busy().running, 1);
     // The step that is under way ends, and there is no other.
     permits.send(()).unwrap();
@@ -144,7 +144,7 @@ async fn streams_of_an_engine_that_was_given_up_end_with_an_error_event() {
 
 #[tokio::test]
 async fn every_request_leaves_one_line_however_it_ends() {
-    let lines = Lines::collect();
+    collect_log();
     let (fake, permits) = gated(1);
     let server = Setup {
         fake,
@@ -156,17 +156,17 @@ async fn every_request_leaves_one_line_however_it_ends() {
     let mut waiting = Box::pin(server.chat("a", json!({})));
     assert!(futures_util::poll!(&mut waiting).is_pending());
     drop(waiting);
-    assert!(lines.requests()[0].contains("outcome=\"hung up\""));
-    assert!(!lines.requests()[0].contains("status="));
+    assert!(request_lines()[0].contains("outcome=\"hung up\""));
+    assert!(!request_lines()[0].contains("status="));
 
     // Hung up in mid stream: the first permit is for the step that still serves the request above.
     permits.send(()).unwrap();
     permits.send(()).unwrap();
     let streaming = server.chat("abc", json!({"stream": true})).await;
-    assert_eq!(lines.requests().len(), 1, "the stream still runs");
+    assert_eq!(request_lines().len(), 1, "the stream still runs");
     drop(streaming);
     drop(permits);
-    let line = &lines.requests()[1];
+    let line = &request_lines()[1];
     assert!(line.contains("outcome=\"hung up\""), "{line}");
     assert!(
         line.contains("status=200") && line.contains("ttft_ms="),
@@ -174,7 +174,7 @@ async fn every_request_leaves_one_line_however_it_ends() {
     );
 
     text(server.chat("abc", json!({})).await).await;
-    let line = &lines.requests()[2];
+    let line = &request_lines()[2];
     for part in [
         "id=\"req_",
         "route=\"/v1/chat/completions\"",
@@ -193,6 +193,6 @@ async fn every_request_leaves_one_line_however_it_ends() {
     }
 
     server.get("/nowhere").await;
-    assert!(lines.requests()[3].contains("outcome=\"refused\""));
-    assert_eq!(lines.requests().len(), 4);
+    assert!(request_lines()[3].contains("outcome=\"refused\""));
+    assert_eq!(request_lines().len(), 4);
 }

@@ -267,12 +267,9 @@ fn steady(value: &mut Value) {
     }
 }
 
-/// The log of this thread.
-///
-/// One subscriber serves the whole process and writes to whichever thread logs: with one of its own for
-/// each thread, `tracing` may ask another thread's whether a line is wanted, and remember its no.
-pub(crate) struct Lines(());
-
+// One subscriber serves the whole process and writes to the log of whichever thread logs: with one of
+// its own for each thread, `tracing` may ask another thread's whether a line is wanted, and remember
+// its no.
 thread_local! {
     static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -288,25 +285,22 @@ impl io::Write for ThisThread {
     }
 }
 
-impl Lines {
-    /// Everything from now on.
-    pub(crate) fn collect() -> Self {
-        static ONCE: Once = Once::new();
-        ONCE.call_once(|| {
-            let format = tracing_subscriber::fmt::layer()
-                .with_ansi(false)
-                .with_writer(|| ThisThread);
-            let subscriber = tracing_subscriber::registry().with(format);
-            tracing::subscriber::set_global_default(subscriber).unwrap();
-        });
-        LOG.with_borrow_mut(Vec::clear);
-        Self(())
-    }
+/// Keeps what this thread logs from now on.
+pub(crate) fn collect_log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let format = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(|| ThisThread);
+        let subscriber = tracing_subscriber::registry().with(format);
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+    });
+    LOG.with_borrow_mut(Vec::clear);
+}
 
-    /// The lines that tell of requests.
-    pub(crate) fn requests(&self) -> Vec<String> {
-        let text = LOG.with_borrow(|log| String::from_utf8_lossy(log).into_owned());
-        let ours = text.lines().filter(|line| line.contains(" request: "));
-        ours.map(str::to_owned).collect()
-    }
+/// The lines of it that tell of requests.
+pub(crate) fn request_lines() -> Vec<String> {
+    let text = LOG.with_borrow(|log| String::from_utf8_lossy(log).into_owned());
+    let ours = text.lines().filter(|line| line.contains(" request: "));
+    ours.map(str::to_owned).collect()
 }
