@@ -6,8 +6,9 @@ use std::{
 
 /// How often a thread of libgomp looks whether the others are done before it sleeps, about 10 µs in all.
 ///
-/// Its own default is some milliseconds, in which it holds a core that somebody else may need: with one
-/// busy neighbour on two cores, decoding went at 2–13 tokens/s, and at 31–56 with this (SmolLM2-135M).
+/// Its own default is some milliseconds, in which it holds a core that somebody else may need: beside two
+/// compilers on two cores, decoding went at 2–13 tokens/s, and at 31–56 with this (SmolLM2-135M). On a
+/// quiet machine no difference could be measured.
 const SPINS: &str = "1000";
 
 /// Makes this process one whose compute threads sleep soon instead of spinning long. libgomp reads its

@@ -1,6 +1,7 @@
 //! The thread: receive, plan, decode, sample, commit. State moves only after the device said yes.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     panic::{self, AssertUnwindSafe},
     sync::{Arc, atomic::Ordering},
@@ -12,7 +13,7 @@ use super::{
     Failed, Finish, Job, Shared, Submitted, Token,
     model::{DecodeError, Model, Row, SampleError},
     plan::{self, Room, Share, Want},
-    slot::Slot,
+    slot::{Active, Slot},
 };
 
 /// The engine thread's state. All of it ends with the thread.
@@ -28,6 +29,10 @@ pub(crate) struct Worker<M: Model> {
     eog: Vec<Token>,
     rows: Vec<Row>,
 }
+
+/// Nodes of a graph computed before the next look at who still waits: microseconds for a small model, less
+/// than a second for a large one on a CPU.
+const NODES_BETWEEN_LOOKS: u32 = 16;
 
 /// The engine cannot go on: its model could not be brought back.
 #[derive(Debug, thiserror::Error)]
@@ -183,15 +188,21 @@ impl<M: Model> Worker<M> {
         }
         let (slots, halt) = (&self.slots, &self.shared.halt);
         let pulse = &self.shared.pulse;
-        // llama.cpp asks between the nodes of its graph, which shows that the graph goes forward.
+        let nodes = Cell::new(0_u32);
+        // llama.cpp asks between the nodes of its graph, some hundred times a token. That it asks shows
+        // that the graph goes forward; an answer now and then is enough.
         let abandoned = || {
+            nodes.set(nodes.get().wrapping_add(1));
+            if !nodes.get().is_multiple_of(NODES_BETWEEN_LOOKS) {
+                return false;
+            }
             pulse.beat();
             halt.is_cancelled()
                 || shares.iter().all(|share| {
                     let active = &slots[share.sequence as usize].active;
-                    active
-                        .as_ref()
-                        .is_none_or(|active| active.is_abandoned() || active.is_overdue())
+                    let given_up =
+                        |active: &Active<_>| active.is_abandoned() || active.is_overdue();
+                    active.as_ref().is_none_or(given_up)
                 })
         };
         match self.model.decode(&self.rows, &abandoned) {
