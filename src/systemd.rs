@@ -134,7 +134,7 @@ mod tests {
     fn an_engine_inside_one_step_for_the_whole_interval_is_not_alive_and_an_idle_one_is() {
         let pulse = Pulse::new();
         assert!(is_alive(&pulse, Duration::from_millis(1)));
-        pulse.stepping();
+        pulse.beat();
         assert!(is_alive(&pulse, Duration::from_hours(1)));
         assert!(!is_alive(&pulse, Duration::ZERO));
         pulse.waiting();

@@ -10,7 +10,6 @@ pub struct Pulse {
     start: Instant,
     /// Microseconds after `start`, or [`WAITING`].
     last_beat: AtomicU64,
-    steps: AtomicU64,
 }
 
 const WAITING: u64 = u64::MAX;
@@ -20,7 +19,6 @@ impl Pulse {
         Self {
             start: Instant::now(),
             last_beat: AtomicU64::new(WAITING),
-            steps: AtomicU64::new(0),
         }
     }
 
@@ -28,12 +26,7 @@ impl Pulse {
         self.last_beat.store(WAITING, Ordering::Relaxed);
     }
 
-    pub(crate) fn stepping(&self) {
-        self.beat();
-        self.steps.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The present step goes forward: a large batch of a large model may take minutes on a CPU.
+    /// A step begins or goes forward: a large batch of a large model may take minutes on a CPU.
     pub(crate) fn beat(&self) {
         let now = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(WAITING - 1);
         self.last_beat.store(now, Ordering::Relaxed);
@@ -48,10 +41,5 @@ impl Pulse {
                 .elapsed()
                 .saturating_sub(Duration::from_micros(began)),
         }
-    }
-
-    /// Steps begun since the start.
-    pub fn steps(&self) -> u64 {
-        self.steps.load(Ordering::Relaxed)
     }
 }

@@ -237,6 +237,6 @@ fn scored(sampled: &Sampled, bytes: &[u8], vocab: &dyn Vocab) -> Option<super::S
 }
 
 /// Token counts fit: the context is at most `u32::MAX` tokens.
-fn small(count: usize) -> u32 {
+pub(super) fn small(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }

@@ -13,7 +13,7 @@ use super::{
     Failed, Finish, Job, Shared, Submitted, Token,
     model::{DecodeError, Model, Row, SampleError},
     plan::{self, Room, Share, Want},
-    slot::{Active, Slot},
+    slot::{Active, Slot, small},
 };
 
 /// The engine thread's state. All of it ends with the thread.
@@ -69,7 +69,7 @@ impl<M: Model> Worker<M> {
             return self.end_all(&Failed::Stopped);
         };
         while clock.block_on(self.receive()) {
-            self.shared.pulse.stepping();
+            self.shared.pulse.beat();
             self.sweep();
             // A panic is a bug of ours; it must not take other requests or the process with it.
             let step = panic::catch_unwind(AssertUnwindSafe(|| self.step()));
@@ -328,10 +328,6 @@ impl<M: Model> Worker<M> {
         }
         self.publish();
     }
-}
-
-fn small(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
