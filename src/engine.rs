@@ -4,6 +4,7 @@
 //! Dropping the receiver of the events is the only way to cancel.
 
 pub mod fake;
+pub mod fit;
 pub mod gguf;
 pub mod llama;
 pub mod model;

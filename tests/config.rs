@@ -211,11 +211,11 @@ fn an_override_replaces_a_list() {
 #[test]
 fn tags_may_be_strings() {
     let text = r#"{"model": {"name": "small", "chat_template": null}, "limits": {"max_tokens": "context"},
-        "engine": {"kv": {"v": "q8_0"}, "flash_attention": "on", "threads": "auto", "gpu_layers": "all"}}"#;
+        "engine": {"kv": {"v": "q8_0"}, "flash_attention": "on", "threads": "auto", "placement": {"gpu_layers": "all"}}}"#;
     let config = json(text).unwrap();
     let engine = &config.engine;
     assert_eq!(
-        (engine.kv.v, engine.threads, engine.gpu_layers),
+        (engine.kv.v, engine.threads, engine.placement.gpu_layers),
         (KvType::Q8_0, None, GpuLayers::All)
     );
     assert_eq!(
@@ -274,7 +274,7 @@ fn times_may_be_fractions_of_seconds() {
 #[test]
 fn the_effective_configuration_is_itself_a_configuration() {
     let config = set(&[
-        "engine = {threads = 3, gpu_layers = 7, kv.k = 'bf16, load = 'mlock}",
+        "engine = {threads = 3, placement.gpu_layers = 7, kv.k = 'bf16, load = 'mlock}",
         "limits = {max_tokens = 9, keep_alive = 0.1}",
         "model = {aliases = [\"*\"], chat_template = \"/t.jinja\"}",
     ])
@@ -463,7 +463,7 @@ mod configured {
         let mut configured = configured(folder.path());
         configured
             .set
-            .push("engine = {kv.v = 'q8_0, threads = 3, gpu_layers = 'all}".into());
+            .push("engine = {kv.v = 'q8_0, threads = 3, placement.gpu_layers = 'all}".into());
         configured
             .set
             .push("model = {aliases = [\"gpt-4o\", \"*\"], chat_template = \"t.jinja\"}".into());

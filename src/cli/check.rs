@@ -80,11 +80,13 @@ pub fn summary(loaded: &Loaded) -> String {
         format!(
             "weights {}, layers on the GPU: {}",
             match engine.load {
+                Load::Auto => "auto",
                 Load::Mmap => "mapped",
                 Load::None => "read",
                 Load::Mlock => "mapped and locked",
+                Load::Direct => "read past the page cache",
             },
-            match engine.gpu_layers {
+            match engine.placement.gpu_layers {
                 GpuLayers::Auto => "auto".to_owned(),
                 GpuLayers::All => "all".to_owned(),
                 GpuLayers::Count(layers) => layers.to_string(),

@@ -72,6 +72,41 @@ pub(super) mod context {
     }
 }
 
+/// A list of names, or `"auto"` for `None`.
+pub(super) mod names {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Spelled {
+        List(Vec<String>),
+        Tag(String),
+    }
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(in crate::config) fn serialize<S: Serializer>(
+        value: &Option<Vec<String>>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(names) => names.serialize(to),
+            None => to.serialize_str("auto"),
+        }
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Vec<String>>, D::Error> {
+        match Spelled::deserialize(from)? {
+            Spelled::List(names) => Ok(Some(names)),
+            Spelled::Tag(tag) if tag == "auto" => Ok(None),
+            Spelled::Tag(other) => Err(D::Error::custom(format!(
+                "expected a list of names or \"auto\", got {other:?}"
+            ))),
+        }
+    }
+}
+
 /// A length of time as whole or fractional seconds.
 pub(super) mod seconds {
     use std::time::Duration;

@@ -42,11 +42,12 @@ impl Weights {
         // SAFETY: returns a plain struct.
         let mut params = unsafe { sys::llama_model_default_params() };
         params.load_mode = match config.load {
-            Load::Mmap => sys::LLAMA_LOAD_MODE_MMAP,
+            Load::Auto | Load::Mmap => sys::LLAMA_LOAD_MODE_MMAP,
             Load::None => sys::LLAMA_LOAD_MODE_NONE,
             Load::Mlock => sys::LLAMA_LOAD_MODE_MMAP_MLOCK,
+            Load::Direct => sys::LLAMA_LOAD_MODE_DIRECT_IO,
         };
-        params.n_gpu_layers = match config.gpu_layers {
+        params.n_gpu_layers = match config.placement.gpu_layers {
             GpuLayers::Auto | GpuLayers::All => -1, // what there is no GPU for stays on the CPU
             GpuLayers::Count(layers) => i32::try_from(layers).unwrap_or(i32::MAX),
         };
