@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    engine::{llama::LoadError, threads},
+    engine::{fit::FitError, llama::LoadError, threads},
     fetch::FetchError,
     lock::VerifyError,
     serve::{Absent, Failure, LoadFailure, LocateError, Origin},
@@ -95,7 +95,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let command = Cli::parse().command;
     if let Command::Serve(_) | Command::Generate(_) = command {
-        threads::spin_briefly();
+        threads::spin(None);
     }
     match command {
         Command::Serve(args) => serve::run(&args),
@@ -117,10 +117,13 @@ impl From<&Failure> for Exit {
             | Failure::Load(LoadFailure::Engine(LoadError::Cancelled)) => Self::Failure,
             Failure::File { .. } | Failure::NoKeys(_) => Self::Usage,
             Failure::Locate(error) => error.into(),
-            Failure::Load(LoadFailure::Engine(LoadError::File { .. })) => Self::BadModel,
+            Failure::Load(
+                LoadFailure::Engine(LoadError::File { .. })
+                | LoadFailure::Fit(FitError::Load(LoadError::File { .. })),
+            ) => Self::BadModel,
             Failure::Load(
                 LoadFailure::Engine(LoadError::Context(_) | LoadError::Backend(_))
-                | LoadFailure::TrainedContext { .. }
+                | LoadFailure::Fit(_)
                 | LoadFailure::Chat(_),
             ) => Self::CannotWork,
             Failure::EngineDied | Failure::EngineStuck => Self::EngineDied,

@@ -6,7 +6,7 @@ mod server;
 use std::{
     fs::{self, OpenOptions},
     os::unix::fs::FileExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,6 +15,7 @@ use llm_server::{
     config::{self, EngineConfig, KnownModel},
     engine::{
         self, Busy, Engine, Event, Failed, Finish, Finished, Grammar, Job, Piece, Sampling,
+        fit::{self, FitError, Plan},
         llama::{self, Llama, LoadError, Weights},
         model::{DecodeError, Model, Row, Vocab},
     },
@@ -51,6 +52,12 @@ fn settings(overrides: &[&str]) -> EngineConfig {
         .engine
 }
 
+fn load(path: &Path, config: &EngineConfig) -> Result<(Plan, Arc<Weights>), FitError> {
+    let plan = fit::fit(path, config)?;
+    let weights = Weights::load(path, &plan, &mut |_| true)?;
+    Ok((plan, weights))
+}
+
 struct Running {
     engine: Engine,
     weights: Arc<Weights>,
@@ -59,9 +66,9 @@ struct Running {
 fn start(overrides: &[&str]) -> Running {
     init();
     let config = settings(overrides);
-    let weights = Weights::load(&model_file(), &config, &mut |_| true).unwrap();
+    let (plan, weights) = load(&model_file(), &config).unwrap();
     let shared = Arc::clone(&weights);
-    let (engine, _thread) = engine::start(64, move || Llama::open(shared, &config)).unwrap();
+    let (engine, _thread) = engine::start(64, move || Llama::open(shared, &config, &plan)).unwrap();
     Running { engine, weights }
 }
 
@@ -443,8 +450,8 @@ fn halting_during_a_long_prompt_ends_it_at_once() {
 fn rows_that_llama_cpp_would_abort_on_are_refused() {
     init();
     let config = settings(&["engine = {context = 256, parallel = 2, batch = 64, ubatch = 64}"]);
-    let weights = Weights::load(&model_file(), &config, &mut |_| true).unwrap();
-    let mut llama = Llama::open(weights, &config).unwrap();
+    let (plan, weights) = load(&model_file(), &config).unwrap();
+    let mut llama = Llama::open(weights, &config, &plan).unwrap();
     let row = |token, position, sequence, logits| Row {
         token,
         position,
@@ -485,10 +492,12 @@ fn rows_that_llama_cpp_would_abort_on_are_refused() {
 fn a_context_that_cannot_be_made_is_an_error() {
     init();
     let mut config = settings(&[]);
-    let weights = Weights::load(&model_file(), &config, &mut |_| true).unwrap();
+    let (plan, weights) = load(&model_file(), &config).unwrap();
     config.kv.v = config::KvType::Q4_0;
     config.flash_attention = config::FlashAttention::Off;
-    let error = Llama::open(Arc::clone(&weights), &config).err().unwrap();
+    let error = Llama::open(Arc::clone(&weights), &config, &plan)
+        .err()
+        .unwrap();
     assert!(
         matches!(&error, LoadError::Context(why) if why.contains("quantized V cache")),
         "{error}"
@@ -498,7 +507,8 @@ fn a_context_that_cannot_be_made_is_an_error() {
 #[test]
 fn loading_can_be_cancelled() {
     init();
-    let error = Weights::load(&model_file(), &settings(&[]), &mut |_| false)
+    let plan = fit::fit(&model_file(), &settings(&[])).unwrap();
+    let error = Weights::load(&model_file(), &plan, &mut |_| false)
         .err()
         .unwrap();
     assert!(matches!(error, LoadError::Cancelled), "{error}");
@@ -519,7 +529,7 @@ fn damaged_model_files_are_errors_or_load_and_never_abort() {
     let path = folder.path().join("damaged.gguf");
     fs::copy(model_file(), &path).unwrap();
     let config = settings(&[]);
-    let load = || Weights::load(&path, &config, &mut |_| true);
+    let load = || load(&path, &config);
     let size = fs::metadata(&path).unwrap().len();
 
     // The header: magic, version, counts, keys, vocabulary; then the tensor table.

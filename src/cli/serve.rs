@@ -6,6 +6,7 @@ use signal_hook::low_level;
 
 use super::{Exit, complain, configured::Configured};
 use crate::{
+    engine::threads,
     log,
     serve::{self, Absent},
 };
@@ -41,6 +42,9 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return error.report(),
     };
+    if let Some(poll) = loaded.config.engine.poll {
+        threads::spin(Some(poll));
+    }
     if let Err(error) = log::start(&loaded.config.log.level) {
         complain(&error);
         return Exit::Usage.into();

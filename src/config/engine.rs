@@ -19,16 +19,16 @@ pub struct EngineConfig {
     /// `None` (`'auto`): as `threads`.
     #[serde(with = "field::auto")]
     pub threads_batch: Option<u32>,
+    /// Most tokens of one `llama_decode`.
+    pub batch: u32,
+    /// Most tokens computed at once inside it.
+    pub ubatch: u32,
     /// CPUs that the compute threads may run on, such as `0-7,16`.
     pub cpu_mask: Option<String>,
     pub numa: Numa,
     /// How long compute threads spin before they sleep, 0–100; `None` (`'auto`): long where a GPU waits for them.
     #[serde(with = "field::auto")]
     pub poll: Option<u32>,
-    /// Most tokens of one `llama_decode`.
-    pub batch: u32,
-    /// Most tokens computed at once inside it.
-    pub ubatch: u32,
     pub load: Load,
     /// Rearrange weights for the CPU's matrix kernels while loading.
     pub repack: bool,

@@ -1,5 +1,266 @@
 //! Model header, devices and configuration to a placement, or why there is none.
+//!
+//! llama.cpp itself says what a placement takes ([`llama::gauge`]): it plans every buffer without allocating one.
+//! Which placement to ask about, and what to make of the answer, is decided here.
 
+mod advice;
+mod check;
+mod layout;
+mod memory;
 mod plan;
+mod search;
+
+use std::path::Path;
 
 pub use plan::{Cache, Device, Elsewhere, Facts, HOST, Layer, Place, Plan, Settings, Weights};
+
+use self::{
+    layout::Part,
+    memory::HostMemory,
+    search::{Gauge, Outcome, Problem, Solution},
+};
+use super::{
+    gguf::{self, Header},
+    llama::{self, Gauged, LoadError},
+    threads,
+};
+use crate::config::{EngineConfig, Load};
+
+/// Why there is no placement.
+#[derive(Debug, thiserror::Error)]
+pub enum FitError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A setting that cannot be followed with this model or on this machine.
+    #[error("{field}: {why}")]
+    Refused { field: &'static str, why: String },
+    #[error(
+        "engine.context = {context} is more than the {trained} tokens that the model was trained with; \
+         set it to {trained} or less, or set engine.beyond_trained_context = true and expect worse answers"
+    )]
+    TrainedContext { context: u32, trained: u64 },
+    /// Too little memory, with settings that would fit.
+    #[error("{0}")]
+    Shortage(String),
+}
+
+/// MiB that the host keeps for the process itself and its neighbours.
+const HOST_MARGIN: u64 = 256 << 20;
+
+/// Computes the placement of the model in `file`: reads its header and looks at the devices, loads nothing.
+/// [`llama::init`] comes first.
+pub fn fit(file: &Path, config: &EngineConfig) -> Result<Plan, FitError> {
+    let header = gguf::check(file).map_err(|error| LoadError::File {
+        path: file.to_owned(),
+        why: error.to_string(),
+    })?;
+    let present = llama::gpus();
+    let chosen = check::gpus(config, &present)?;
+    check::settings(config, &header, &chosen)?;
+    let mut parts = layout::parts(&header);
+    check::pin(config, &present, &mut parts)?;
+    let margins: Vec<u64> = chosen
+        .iter()
+        .map(|_| margin(config))
+        .chain([HOST_MARGIN])
+        .collect();
+    let problem = Problem {
+        header: &header,
+        config,
+        parts: &parts,
+        gpus: &chosen,
+        host: HostMemory::now(),
+        margins: &margins,
+    };
+    let mut gauge = Engine { file };
+    match problem.solve(&mut gauge)? {
+        Outcome::Fits(solution) => {
+            check::attention(config, &solution.gauged)?;
+            Ok(plan(file, &problem, &solution, &mut gauge)?)
+        }
+        Outcome::Lacks(shortage) => Err(advice::shortage(&problem, &shortage, &mut gauge)),
+    }
+}
+
+/// llama.cpp as the gauge of placements of one file.
+struct Engine<'a> {
+    file: &'a Path,
+}
+
+impl Gauge for Engine<'_> {
+    fn gauge(
+        &mut self,
+        config: &EngineConfig,
+        context: u32,
+        settings: &Settings,
+    ) -> Result<Gauged, LoadError> {
+        llama::gauge(self.file, config, context, settings)
+    }
+}
+
+/// What a GPU must have left beside the planned buffers, in bytes.
+fn margin(config: &EngineConfig) -> u64 {
+    let mib = config.placement.margin.unwrap_or(320);
+    u64::from(mib) << 20
+}
+
+fn plan(
+    file: &Path,
+    problem: &Problem<'_>,
+    solution: &Solution,
+    gauge: &mut Engine<'_>,
+) -> Result<Plan, LoadError> {
+    let Problem { header, config, .. } = *problem;
+    let places = problem.places(solution);
+    let threads = threads::decoding(config);
+    let fixed = fixed_cache(problem, solution, gauge)?;
+    Ok(Plan {
+        model: facts(file, header, problem.parts),
+        context: solution.context,
+        parallel: config.parallel,
+        kv: config.kv,
+        batch: config.batch.max(config.parallel),
+        ubatch: config.ubatch,
+        flash_attention: solution.gauged.flash_attention,
+        threads,
+        threads_batch: config.threads_batch.unwrap_or(threads),
+        load: match config.load {
+            Load::Auto => Load::Mmap,
+            chosen => chosen,
+        },
+        devices: devices(problem, solution, &places, &fixed),
+        layers: layout::layers(problem.parts, &places, header.layers, &solution.settings),
+        settings: solution.settings.clone(),
+    })
+}
+
+fn facts(file: &Path, header: &Header, parts: &[Part]) -> Facts {
+    let stem = || {
+        file.file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
+    Facts {
+        name: header.name.clone().unwrap_or_else(stem),
+        architecture: header.architecture.clone(),
+        weight_bytes: parts.iter().map(|part| part.bytes).sum(),
+        layers: header.layers,
+        experts: header.experts,
+        experts_used: header.experts_used,
+        trained_context: header
+            .trained_context
+            .and_then(|tokens| u32::try_from(tokens).ok())
+            .unwrap_or(0),
+    }
+}
+
+/// Cache that does not grow with the context, on each GPU and the host: recurrent states, windows.
+fn fixed_cache(
+    problem: &Problem<'_>,
+    solution: &Solution,
+    gauge: &mut Engine<'_>,
+) -> Result<Vec<u64>, LoadError> {
+    const STEP: u32 = 256;
+    let full = cache(problem, &solution.gauged);
+    let none = vec![0; full.len()];
+    let cells = solution.context.div_ceil(STEP);
+    if !problem.header.keeps_states || cells < 2 {
+        return Ok(none);
+    }
+    // Two points make the line: what is left of it at no context is the fixed part.
+    let half = cells / 2;
+    let gauged = gauge.gauge(problem.config, half * STEP, &solution.settings)?;
+    Ok(full
+        .iter()
+        .zip(cache(problem, &gauged))
+        .map(|(&full, at_half)| {
+            let grows = full.saturating_sub(at_half) * u64::from(cells) / u64::from(cells - half);
+            full.saturating_sub(grows)
+        })
+        .collect())
+}
+
+fn cache(problem: &Problem<'_>, gauged: &Gauged) -> Vec<u64> {
+    let mut sums = vec![0; problem.gpus.len() + 1];
+    for buffer in &gauged.buffers {
+        sums[problem.position(&buffer.device, buffer.host)] += buffer.cache;
+    }
+    sums
+}
+
+fn devices(
+    problem: &Problem<'_>,
+    solution: &Solution,
+    places: &[layout::At],
+    fixed: &[u64],
+) -> Vec<Device> {
+    let gpus = problem.gpus.len();
+    let expected = layout::weights(problem.parts, places, gpus);
+    let cache = cache(problem, &solution.gauged);
+    let described = problem
+        .gpus
+        .iter()
+        .map(|gpu| {
+            (
+                gpu.name.clone(),
+                gpu.description.clone(),
+                gpu.total,
+                gpu.free,
+            )
+        })
+        .chain([(
+            HOST.to_owned(),
+            "memory of the machine".to_owned(),
+            problem.host.total,
+            problem.host.available,
+        )]);
+    described
+        .enumerate()
+        .map(|(at, (name, description, total, free))| {
+            let own = || {
+                let buffers = solution.gauged.buffers.iter();
+                buffers.filter(move |buffer| problem.position(&buffer.device, buffer.host) == at)
+            };
+            let gauged: u64 = own().map(|buffer| buffer.weights).sum();
+            let mut weights = expected[at];
+            // Alignment, and small tensors that the engine makes itself.
+            weights.dense += gauged.saturating_sub(weights.total());
+            let (k, v) = (per_element(problem, true), per_element(problem, false));
+            let grows = cache[at] - fixed[at];
+            let keys = if k + v == 0 {
+                grows
+            } else {
+                u64::try_from(u128::from(grows) * u128::from(k) / u128::from(k + v))
+                    .unwrap_or(grows)
+            };
+            Device {
+                name,
+                description,
+                total,
+                free,
+                weights,
+                kv: Cache {
+                    keys,
+                    values: grows - keys,
+                    state: fixed[at],
+                },
+                compute: own().map(|buffer| buffer.compute).sum(),
+                projector: 0,
+                draft: 0,
+                margin: problem.margins[at],
+            }
+        })
+        .collect()
+}
+
+/// Bytes of one head's key (or value) for a thousand tokens: keys and values share the cache in this proportion.
+fn per_element(problem: &Problem<'_>, keys: bool) -> u64 {
+    let (kind, length) = if keys {
+        (problem.config.kv.k, problem.header.key_length)
+    } else {
+        (problem.config.kv.v, problem.header.value_length)
+    };
+    let (elements, bytes) = kind.block();
+    1000 * length.max(1) * bytes / elements
+}

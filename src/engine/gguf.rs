@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use llama_cpp_2::gguf::GgufContext;
+use super::llama::gguf as raw;
 
 /// Why a file is not a model.
 #[derive(Debug, thiserror::Error)]
@@ -27,13 +27,33 @@ pub enum GgufError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     pub architecture: String,
-    pub layers: u64,
+    /// `general.name`.
+    pub name: Option<String>,
+    /// Blocks, prediction heads included.
+    pub layers: u32,
+    /// How many of the last blocks are prediction heads (MTP), which only speculation loads.
+    pub prediction_layers: u32,
     /// Tokens of context the model was trained with.
     pub trained_context: Option<u64>,
+    /// 0: not a mixture of experts.
+    pub experts: u32,
+    pub experts_used: u32,
+    /// Elements of one head's key and value; 0: not the same in all layers, or not said.
+    pub key_length: u64,
+    pub value_length: u64,
+    /// Whether some layers keep states or windows of a fixed size instead of a cache that grows.
+    pub keeps_states: bool,
+    pub tensors: Vec<Tensor>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor {
+    pub name: String,
+    pub bytes: u64,
 }
 
 /// llama.cpp's `LLAMA_MAX_LAYERS`; it asserts on more, and on none.
-const MAX_LAYERS: u64 = 512;
+const MAX_LAYERS: u32 = 512;
 
 /// Reads and checks the header.
 pub fn check(path: &Path) -> Result<Header, GgufError> {
@@ -52,43 +72,45 @@ pub fn check(path: &Path) -> Result<Header, GgufError> {
             found: String::from_utf8_lossy(&magic).into_owned(),
         });
     }
-    let gguf = GgufContext::from_file(path).ok_or(GgufError::Header)?;
-    let architecture = text(&gguf, "general.architecture").ok_or(GgufError::NoArchitecture)?;
-    let key = format!("{architecture}.block_count");
-    let layers = number(&gguf, &key).ok_or(GgufError::Header)?;
+    let gguf = raw::File::open(path).ok_or(GgufError::Header)?;
+    let architecture = gguf
+        .text("general.architecture")
+        .ok_or(GgufError::NoArchitecture)?;
+    let number = |key: &str| gguf.number(&format!("{architecture}.{key}"));
+    let small = |key: &str| number(key).and_then(|value| u32::try_from(value).ok());
+    let found = number("block_count").ok_or(GgufError::Header)?;
     // Text encoders of projectors have none; they are not models to serve.
-    if layers == 0 || layers > MAX_LAYERS {
-        return Err(GgufError::Layers { key, found: layers });
-    }
-    let trained_context = number(&gguf, &format!("{architecture}.context_length"));
+    let layers = u32::try_from(found)
+        .ok()
+        .filter(|layers| (1..=MAX_LAYERS).contains(layers))
+        .ok_or_else(|| GgufError::Layers {
+            key: format!("{architecture}.block_count"),
+            found,
+        })?;
+    let heads = number("attention.head_count").filter(|&heads| heads > 0);
+    let even = number("embedding_length")
+        .zip(heads)
+        .map(|(width, heads)| width / heads);
     Ok(Header {
-        architecture,
+        name: gguf.text("general.name"),
         layers,
-        trained_context,
+        prediction_layers: small("nextn_predict_layers").unwrap_or(0).min(layers),
+        trained_context: number("context_length"),
+        experts: small("expert_count").unwrap_or(0),
+        experts_used: small("expert_used_count").unwrap_or(0),
+        key_length: number("attention.key_length").or(even).unwrap_or(0),
+        value_length: number("attention.value_length").or(even).unwrap_or(0),
+        keeps_states: number("ssm.state_size").is_some()
+            || number("ssm.conv_kernel").is_some()
+            || number("attention.sliding_window").is_some()
+            || number("wkv.head_size").is_some(),
+        tensors: gguf
+            .tensors()
+            .into_iter()
+            .map(|(name, bytes)| Tensor { name, bytes })
+            .collect(),
+        architecture,
     })
-}
-
-fn text(gguf: &GgufContext, key: &str) -> Option<String> {
-    let at = find(gguf, key)?;
-    (gguf.kv_type(at) == llama_cpp_sys_2::GGUF_TYPE_STRING)
-        .then(|| gguf.val_str(at).map(str::to_owned))
-        .flatten()
-}
-
-/// A whole number; llama.cpp asserts when a value is read as another type, so the type is looked at first.
-fn number(gguf: &GgufContext, key: &str) -> Option<u64> {
-    let at = find(gguf, key)?;
-    match gguf.kv_type(at) {
-        llama_cpp_sys_2::GGUF_TYPE_UINT32 => Some(u64::from(gguf.val_u32(at))),
-        llama_cpp_sys_2::GGUF_TYPE_INT32 => u64::try_from(gguf.val_i32(at)).ok(),
-        llama_cpp_sys_2::GGUF_TYPE_UINT64 => Some(gguf.val_u64(at)),
-        _ => None,
-    }
-}
-
-fn find(gguf: &GgufContext, key: &str) -> Option<i64> {
-    let at = gguf.find_key(key);
-    (at >= 0).then_some(at)
 }
 
 #[cfg(test)]

@@ -5,13 +5,20 @@ mod backend;
 mod batch;
 mod chain;
 mod context;
+mod devices;
+mod gauge;
+pub(crate) mod gguf;
 mod guard;
+mod params;
 mod sampler;
 mod scores;
 mod weights;
 
 pub use backend::{Build, build, init};
 pub use context::Llama;
+pub(crate) use devices::{Gpu, gpus, search};
+pub(crate) use gauge::{Gauged, gauge};
+pub use guard::Buffer;
 pub use sampler::Sampler;
 pub use weights::Weights;
 

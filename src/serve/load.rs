@@ -2,17 +2,21 @@
 
 use std::{fmt, path::Path, sync::Arc, thread::JoinHandle};
 
+use tracing::{debug, info};
+
 use crate::{
     chat::{Chat, ChatError},
     config::Config,
     engine::{
         self, Engine,
-        llama::{Llama, LoadError, Weights},
+        fit::{self, FitError, Plan},
+        llama::{self, Llama, LoadError, Weights},
     },
 };
 
 /// A model, warm and ready, and the thread that decodes.
 pub(crate) struct Loaded {
+    pub(crate) plan: Plan,
     pub(crate) engine: Engine,
     pub(crate) thread: JoinHandle<()>,
     pub(crate) weights: Arc<Weights>,
@@ -23,11 +27,8 @@ pub(crate) struct Loaded {
 pub enum LoadFailure {
     #[error(transparent)]
     Engine(#[from] LoadError),
-    #[error(
-        "engine.context = {context} is more than the {trained} tokens that the model was trained with; \
-         set it to {trained} or less, or set engine.beyond_trained_context = true and expect worse answers"
-    )]
-    TrainedContext { context: u32, trained: u32 },
+    #[error(transparent)]
+    Fit(#[from] FitError),
     #[error("{0}")]
     Chat(#[from] ChatError),
 }
@@ -61,7 +62,9 @@ pub(crate) fn load(
     report: &mut dyn FnMut(Step) -> bool,
 ) -> Result<Loaded, LoadFailure> {
     let (mut last, mut go_on) = (None, true);
-    let weights = Weights::load(file, &config.engine, &mut |part| {
+    let plan = fit::fit(file, &config.engine)?;
+    debug!(settings = ?plan.settings, devices = ?plan.devices, "planned");
+    let weights = Weights::load(file, &plan, &mut |part| {
         let percent = percent(part);
         // The engine reports every tensor; news is only another percent.
         if last.replace(percent) != Some(percent) {
@@ -69,19 +72,28 @@ pub(crate) fn load(
         }
         go_on
     })?;
-    let (context, trained) = (config.engine.context, weights.trained_context());
-    // 0: the file does not say.
-    if trained > 0 && context > trained && !config.engine.beyond_trained_context {
-        return Err(LoadFailure::TrainedContext { context, trained });
-    }
     // Before the warm-up: a template that cannot be read is cheaper to find here.
     let chat = Chat::new(Some(&weights), template)?;
     if !report(Step::WarmUp) {
         return Err(LoadError::Cancelled.into());
     }
     let (settings, own) = (config.engine.clone(), Arc::clone(&weights));
-    let (engine, thread) = engine::start(config.limits.queue, move || Llama::open(own, &settings))?;
+    let planned = plan.clone();
+    let (engine, thread) = engine::start(config.limits.queue, move || {
+        Llama::open(own, &settings, &planned)
+    })?;
+    for gpu in llama::gpus() {
+        let planned = plan.devices.iter().find(|device| device.name == gpu.name);
+        info!(
+            device = gpu.name,
+            free_mib = gpu.free >> 20,
+            planned_free_mib =
+                planned.map(|device| device.free.saturating_sub(device.used()) >> 20),
+            "after the warm-up"
+        );
+    }
     Ok(Loaded {
+        plan,
         engine,
         thread,
         weights,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::config::{KvConfig, Load, Split};
+use crate::config::{KvConfig, Load, Numa, Split};
 
 /// Where every weight, cache and buffer goes, and what that leaves free.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -135,6 +135,22 @@ pub struct Settings {
     pub offload_kqv: bool,
     pub op_offload: bool,
     pub repack: bool,
+    pub numa: Numa,
+}
+
+impl Plan {
+    pub fn uses_gpu(&self) -> bool {
+        self.settings.gpu_layers > 0 && !self.settings.devices.is_empty()
+    }
+
+    /// Whether mapped experts are to be locked so that a GPU reads them directly.
+    pub fn pins(&self) -> bool {
+        let host = |device: &Device| !device.is_gpu() && device.weights.experts > 0;
+        self.uses_gpu()
+            && self.load == Load::Mmap
+            && self.settings.op_offload
+            && self.devices.iter().any(host)
+    }
 }
 
 impl Device {

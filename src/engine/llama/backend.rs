@@ -158,7 +158,7 @@ fn features(info: &str) -> Vec<String> {
 
 /// # Safety
 /// `text` is null or NUL-terminated.
-unsafe fn string(text: *const c_char) -> String {
+pub(super) unsafe fn string(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();
     }

@@ -5,15 +5,17 @@ use std::{cell::Cell, ffi::c_void, ptr, sync::Arc};
 use llama_cpp_sys_2 as sys;
 
 use super::{
-    LoadError, Sampler, Weights, backend,
+    Buffer, LoadError, Sampler, Weights, backend,
     batch::Batch,
     guard::{self, Fault},
+    params,
     scores::scores,
 };
 use crate::{
-    config::{EngineConfig, FlashAttention, KvType},
+    config::EngineConfig,
     engine::{
         Grammar, Sampling, Token,
+        fit::{Plan, Settings},
         model::{DecodeError, Model, Row, SampleError, Sampled, Vocab},
         threads,
     },
@@ -23,25 +25,40 @@ use crate::{
 pub struct Llama {
     context: *mut sys::llama_context,
     weights: Arc<Weights>,
+    /// As configured, with the plan's context.
     config: EngineConfig,
+    settings: Settings,
+    /// Whether any layer lies on a GPU.
+    gpu: bool,
     batch: Batch,
     /// Who is asked during a decode whether anybody still waits; llama.cpp holds its address.
     abandoned: Box<Cell<Option<*const dyn Fn() -> bool>>>,
     candidates: Vec<sys::llama_token_data>,
 }
 
-/// llama.cpp keeps each sequence's cells in multiples of this.
-const CELLS: u32 = 256;
-
 impl Llama {
     /// Makes the context and runs a warm-up decode. Call on the thread that will decode: llama.cpp's
     /// worker team belongs to it.
-    pub fn open(weights: Arc<Weights>, config: &EngineConfig) -> Result<Self, LoadError> {
+    pub fn open(
+        weights: Arc<Weights>,
+        config: &EngineConfig,
+        plan: &Plan,
+    ) -> Result<Self, LoadError> {
+        // The worker team inherits this.
+        if let Some(cpus) = config.cpu_mask.as_deref().and_then(threads::parse_list) {
+            threads::keep_to(&cpus)
+                .map_err(|error| LoadError::Context(format!("engine.cpu_mask: {error}")))?;
+        }
         let rows = config.batch.max(config.parallel) as usize;
         let mut llama = Self {
             context: ptr::null_mut(),
             batch: Batch::new(rows),
-            config: config.clone(),
+            config: EngineConfig {
+                context: plan.context,
+                ..config.clone()
+            },
+            settings: plan.settings.clone(),
+            gpu: plan.uses_gpu(),
             abandoned: Box::new(Cell::new(None)),
             candidates: Vec::with_capacity(weights.size() as usize),
             weights,
@@ -52,32 +69,7 @@ impl Llama {
     }
 
     fn make_context(&self) -> Result<*mut sys::llama_context, LoadError> {
-        let config = &self.config;
-        // SAFETY: returns a plain struct.
-        let mut params = unsafe { sys::llama_context_default_params() };
-        let cells = config.context.div_ceil(CELLS).saturating_mul(CELLS);
-        params.n_ctx = cells.checked_mul(config.parallel).ok_or_else(|| {
-            LoadError::Context(
-                "engine.context × engine.parallel is more than 4294967295 tokens".into(),
-            )
-        })?;
-        params.n_batch = config.batch.max(config.parallel);
-        params.n_ubatch = config.ubatch.min(params.n_batch);
-        params.n_seq_max = config.parallel;
-        // One row of each sequence asks for logits; room for the rest would be wasted.
-        params.n_outputs_max = config.parallel;
-        let decode = config.threads.unwrap_or_else(threads::physical_cores);
-        params.n_threads = thread_count(decode);
-        params.n_threads_batch = thread_count(config.threads_batch.unwrap_or(decode));
-        params.type_k = ggml_type(config.kv.k);
-        params.type_v = ggml_type(config.kv.v);
-        params.flash_attn_type = match config.flash_attention {
-            FlashAttention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
-            FlashAttention::On => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
-            FlashAttention::Off => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
-        };
-        // Each sequence has cells of its own: neighbours cost nothing and cannot fill the cache.
-        params.kv_unified = false;
+        let mut params = params::context(&self.config, self.config.context, &self.settings)?;
         params.abort_callback = Some(on_abort_question);
         params.abort_callback_data = ptr::from_ref(&*self.abandoned).cast_mut().cast();
         backend::take_errors();
@@ -92,16 +84,65 @@ impl Llama {
 
     /// The first decode touches every weight and makes the worker threads; no request shall wait for that.
     fn warm_up(&mut self) -> Result<(), LoadError> {
-        let row = Row {
-            token: 0,
-            position: 0,
-            sequence: 0,
-            logits: true,
-        };
-        self.decode(&[row], &|| false)
-            .map_err(|error| LoadError::Context(format!("the warm-up failed: {error}")))?;
+        self.warm(&step(1, 0, 1))?;
         self.clear();
+        if self.gpu {
+            self.warm_up_worst()?;
+        }
         Ok(())
+    }
+
+    /// A whole ubatch over all sequences at the end of full caches. A GPU's kernels take memory beside the planned
+    /// buffers when they first run at a size: if that is too much, the start shall fail and not a later request.
+    pub fn warm_up_worst(&mut self) -> Result<(), LoadError> {
+        let outcome = self.step_at_the_end();
+        self.clear();
+        outcome
+    }
+
+    fn step_at_the_end(&mut self) -> Result<(), LoadError> {
+        let sequences = self.config.parallel;
+        self.warm(&step(sequences, 0, 1))?;
+        let each = (self.config.ubatch / sequences)
+            .max(1)
+            .min(self.config.context / 2);
+        let first = self.config.context - each;
+        for sequence in 0..sequences {
+            let (sequence, last) = (sequence.cast_signed(), first.cast_signed() - 1);
+            // SAFETY: the context is valid and ours.
+            match unsafe { guard::fill(self.context, sequence, last) } {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::warn!(
+                        "the warm-up ran with empty caches: full ones are not known for this kind of model"
+                    );
+                    return self.warm(&step(sequences, 1, each));
+                }
+                Err(fault) => {
+                    return Err(LoadError::Context(format!(
+                        "the caches could not be filled for the warm-up: {fault:?}"
+                    )));
+                }
+            }
+        }
+        self.warm(&step(sequences, first, each))
+    }
+
+    fn warm(&mut self, rows: &[Row]) -> Result<(), LoadError> {
+        self.decode(rows, &|| false).map_err(|error| {
+            let advice = if self.gpu {
+                "; if a GPU ran out of memory, raise engine.placement.margin or lower engine.ubatch"
+            } else {
+                ""
+            };
+            LoadError::Context(format!("the warm-up failed: {error}{advice}"))
+        })
+    }
+
+    /// The memory that model and context really take.
+    pub fn buffers(&self) -> Vec<Buffer> {
+        // SAFETY: the context is valid.
+        unsafe { guard::buffers(self.context) }.unwrap_or_default()
     }
 
     fn clear(&mut self) {
@@ -252,29 +293,25 @@ impl Llama {
     }
 }
 
+/// `each` rows of every sequence from position `first` on; the last of each asks for logits.
+fn step(sequences: u32, first: u32, each: u32) -> Vec<Row> {
+    (0..sequences)
+        .flat_map(|sequence| {
+            (0..each).map(move |at| Row {
+                token: 0,
+                position: first + at,
+                sequence,
+                logits: at + 1 == each,
+            })
+        })
+        .collect()
+}
+
 extern "C" fn on_abort_question(cell: *mut c_void) -> bool {
     // SAFETY: `make_context` passes the address of the boxed cell, which lives as long as the context;
     // what it holds lives until the decode that set it returns, on whose thread this is called.
     unsafe {
         let cell = &*cell.cast::<Cell<Option<*const dyn Fn() -> bool>>>();
         cell.get().is_some_and(|abandoned| (*abandoned)())
-    }
-}
-
-/// llama.cpp crashes on absurd counts.
-fn thread_count(threads: u32) -> i32 {
-    i32::try_from(threads.clamp(1, 512)).unwrap_or(1)
-}
-
-fn ggml_type(kv: KvType) -> sys::ggml_type {
-    match kv {
-        KvType::F32 => sys::GGML_TYPE_F32,
-        KvType::F16 => sys::GGML_TYPE_F16,
-        KvType::Bf16 => sys::GGML_TYPE_BF16,
-        KvType::Q8_0 => sys::GGML_TYPE_Q8_0,
-        KvType::Q5_1 => sys::GGML_TYPE_Q5_1,
-        KvType::Q5_0 => sys::GGML_TYPE_Q5_0,
-        KvType::Q4_1 => sys::GGML_TYPE_Q4_1,
-        KvType::Q4_0 => sys::GGML_TYPE_Q4_0,
     }
 }

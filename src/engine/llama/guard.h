@@ -29,6 +29,32 @@ int guard_grammar(const struct llama_vocab * vocab, const char * gbnf, bool lazy
 int guard_dry(const struct llama_vocab * vocab, float multiplier, float base, int32_t allowed_length, int32_t last_n,
               const char ** breakers, size_t n_breakers, struct llama_sampler ** sampler, char ** out);
 
+// Memory of one kind of buffer. The names live as long as the process.
+struct guard_buffer {
+    const char * device;    // name of the device it belongs to
+    const char * name;
+    bool host;              // lies in host memory
+    size_t model, context, compute;
+};
+// Fills at most `room` entries; *count is how many there are. Of a model loaded with no_alloc: what they would take.
+int guard_buffers(const struct llama_context * context, struct guard_buffer * buffers, size_t room, size_t * count, char ** out);
+
+// Looks where the attention of a step of `tokens` tokens of all `sequences` would run. *fused: whether it is flash attention.
+// Of a fused attention that runs elsewhere than its KV cache lies: the two devices' names, else null.
+int guard_attention(struct llama_context * context, uint32_t tokens, uint32_t sequences, bool * fused, const char ** runs, const char ** lies, char ** out);
+
+// Makes a sequence that holds position 0 look as if it held positions 0 to `last`: its cells are taken, their contents
+// whatever lies there. *done: false for kinds of memory that this does not know, which are left as they were.
+int guard_fill(struct llama_context * context, llama_seq_id sequence, llama_pos last, bool * done, char ** out);
+
+// Locks the weights that lie in host memory for direct access by GPUs (needs GGML_CUDA_REGISTER_HOST in the
+// environment). *bytes: how much was locked; 0 where no backend can. To be undone before the model is freed.
+int guard_pin(const struct llama_model * model, size_t * bytes, char ** out);
+int guard_unpin(const struct llama_model * model, char ** out);
+
+// Which of the names llama.cpp's own regular expressions find the pattern in.
+int guard_search(const char * pattern, const char * const * names, size_t n_names, bool * found, char ** out);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,75 @@
+//! The header of a GGUF file, read by ggml's own parser.
+
+use std::{
+    ffi::{CStr, CString},
+    path::Path,
+};
+
+use llama_cpp_sys_2 as sys;
+
+/// An open header. The file itself is closed again.
+pub(crate) struct File(*mut sys::gguf_context);
+
+impl File {
+    /// `None`: no GGUF file, or a damaged one.
+    pub(crate) fn open(path: &Path) -> Option<Self> {
+        let path = CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
+        let params = sys::gguf_init_params {
+            no_alloc: true,
+            ctx: std::ptr::null_mut(),
+        };
+        // SAFETY: the path is NUL-terminated; without `ctx` no tensor data is touched.
+        let header = unsafe { sys::gguf_init_from_file(path.as_ptr(), params) };
+        (!header.is_null()).then_some(Self(header))
+    }
+
+    pub(crate) fn text(&self, key: &str) -> Option<String> {
+        let at = self.find(key, sys::GGUF_TYPE_STRING)?;
+        // SAFETY: the key exists and is a string, which lives as long as the header.
+        let text = unsafe { CStr::from_ptr(sys::gguf_get_val_str(self.0, at)) };
+        text.to_str().ok().map(str::to_owned)
+    }
+
+    /// A whole number that is not negative, of any of the types that writers use.
+    pub(crate) fn number(&self, key: &str) -> Option<u64> {
+        // SAFETY (all three): the key exists and has this type; ggml asserts on any other.
+        if let Some(at) = self.find(key, sys::GGUF_TYPE_UINT32) {
+            return Some(u64::from(unsafe { sys::gguf_get_val_u32(self.0, at) }));
+        }
+        if let Some(at) = self.find(key, sys::GGUF_TYPE_UINT64) {
+            return Some(unsafe { sys::gguf_get_val_u64(self.0, at) });
+        }
+        let at = self.find(key, sys::GGUF_TYPE_INT32)?;
+        u64::try_from(unsafe { sys::gguf_get_val_i32(self.0, at) }).ok()
+    }
+
+    /// Names and sizes in bytes of all tensors.
+    pub(crate) fn tensors(&self) -> Vec<(String, u64)> {
+        // SAFETY: indices are below the count; names live as long as the header.
+        unsafe {
+            (0..sys::gguf_get_n_tensors(self.0))
+                .map(|at| {
+                    let name = CStr::from_ptr(sys::gguf_get_tensor_name(self.0, at));
+                    let bytes = sys::gguf_get_tensor_size(self.0, at) as u64;
+                    (name.to_string_lossy().into_owned(), bytes)
+                })
+                .collect()
+        }
+    }
+
+    fn find(&self, key: &str, of_type: sys::gguf_type) -> Option<i64> {
+        let key = CString::new(key).ok()?;
+        // SAFETY: the header is valid, the key NUL-terminated; the index is looked at before it is used.
+        unsafe {
+            let at = sys::gguf_find_key(self.0, key.as_ptr());
+            (at >= 0 && sys::gguf_get_kv_type(self.0, at) == of_type).then_some(at)
+        }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // SAFETY: ours, and freed once.
+        unsafe { sys::gguf_free(self.0) };
+    }
+}
