@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod fetch;
+pub mod gpu;
 pub mod lock;
 pub mod log;
 pub mod serve;
