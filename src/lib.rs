@@ -14,5 +14,6 @@ pub mod fetch;
 pub mod gpu;
 pub mod lock;
 pub mod log;
+pub mod report;
 pub mod serve;
 pub mod systemd;
