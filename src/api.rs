@@ -6,6 +6,7 @@ mod error;
 mod fields;
 mod health;
 mod openai;
+mod props;
 mod record;
 mod reply;
 
@@ -33,6 +34,7 @@ use crate::{
     chat::Chat,
     config::Limits,
     engine::{Engine, model::Vocab},
+    gpu::Gpus,
 };
 
 /// Where the server is in its life. Requests that need the model are answered only in `Ready`.
@@ -54,6 +56,11 @@ pub struct Service {
     pub vocab: Arc<dyn Vocab>,
     pub chat: Chat,
     pub identity: Identity,
+    /// What lies where, as [`report::json`] tells it; null when no plan was made.
+    ///
+    /// [`report::json`]: crate::report::json
+    pub plan: Value,
+    pub gpus: Gpus,
 }
 
 /// What is served, as clients see it.
@@ -99,6 +106,7 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
         .route("/health/ready", get(health::health));
     let keyed = Router::new()
         .route("/version", get(health::version))
+        .route("/props", get(props::props))
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*id}", get(openai::models::one))
         .route("/v1/chat/completions", post(openai::chat::create))

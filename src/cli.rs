@@ -1,4 +1,4 @@
-//! The command line: `serve · check · schema · models · generate · bench · version · completions`.
+//! The command line: `serve · check · plan · schema · models · generate · bench · version · completions`.
 
 pub mod bench;
 pub mod check;
@@ -6,6 +6,7 @@ pub mod completions;
 pub mod configured;
 pub mod generate;
 pub mod models;
+pub mod plan;
 pub mod schema;
 pub mod serve;
 pub mod version;
@@ -66,6 +67,7 @@ Exit codes:
 Examples:
   llm-server serve --fetch                     serve config.ncl; get the model first if it is missing
   llm-server check --set 'engine.parallel = 8' what would this configuration do?
+  llm-server plan --svg plan.svg               what would lie on which device?
   llm-server generate 'Name three rivers.'     one answer on the terminal, no server
   llm-server models list                       the models that models.lock pins
 
@@ -83,6 +85,7 @@ pub(crate) struct Cli {
 enum Command {
     Serve(serve::Args),
     Check(check::Args),
+    Plan(plan::Args),
     Schema(schema::Args),
     Models(models::Args),
     Generate(generate::Args),
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
     match command {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Generate(args) => generate::run(&args),

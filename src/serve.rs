@@ -23,6 +23,7 @@ use serde_json::Value;
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{oneshot, watch},
+    task,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -38,13 +39,16 @@ use crate::{
     api::{self, Identity, Service, Settings, Stage},
     config::Config,
     engine::{Engine, llama},
-    systemd,
+    gpu::Gpus,
+    report, systemd,
 };
 
 /// How long cut streams have to pass on their error event once the drain is over.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
 /// How long the engine may take to finish its last step and free its memory.
 const LAST_STEP: Duration = Duration::from_secs(30);
+/// How long the GPUs' driver may go on waking up after the model is loaded.
+const WAKE_UP: Duration = Duration::from_secs(1);
 /// How long those who came too late have to take their 503.
 const TURN_AWAY: Duration = Duration::from_secs(1);
 
@@ -123,6 +127,8 @@ struct Life {
 impl Life {
     async fn lead(self) -> Result<(), Failure> {
         let began = Instant::now();
+        // Beside the load: the driver may take a while to wake up.
+        let gpus = task::spawn_blocking(Gpus::open);
         let loading = Loading {
             origin: self.origin.clone(),
             config: self.config.clone(),
@@ -150,6 +156,11 @@ impl Life {
             vocab: loaded.weights,
             chat: loaded.chat,
             identity,
+            plan: report::json(&loaded.plan),
+            // A driver that panics or hangs costs the readings, not the server.
+            gpus: timeout(WAKE_UP, gpus)
+                .await
+                .map_or_else(|_| Gpus::default(), Result::unwrap_or_default),
         })));
         systemd::ready(&format!("Serving {name} on {}", self.addresses));
         self.serve(name, engine, ended).await

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::configured::{Configured, Loaded};
-use crate::config::{FlashAttention, GpuLayers, Load};
+use crate::{
+    config::{FlashAttention, GpuLayers, Load},
+    report::size,
+};
 
 /// Checks a configuration and prints what it comes to. Nothing is loaded or opened.
 ///
@@ -145,21 +148,4 @@ fn lock_name(loaded: &Loaded) -> String {
 
 fn or(number: Option<u32>, tag: &str) -> String {
     number.map_or(tag.to_owned(), |number| number.to_string())
-}
-
-/// Bytes, to three digits.
-fn size(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB"];
-    let mut scaled = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while scaled >= 1000.0 && unit + 1 < units.len() {
-        scaled /= 1024.0;
-        unit += 1;
-    }
-    let digits = if scaled >= 100.0 {
-        0
-    } else {
-        usize::from(scaled < 10.0) + 1
-    };
-    format!("{scaled:.digits$} {}", units[unit])
 }

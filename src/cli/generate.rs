@@ -16,7 +16,7 @@ use super::{
 use crate::{
     chat::{ChatError, Delta, Parser, Rendered},
     config::Limits,
-    engine::{Event, Failed, Finish, Finished, Job, Refused, Sampling, llama, model::Vocab},
+    engine::{Event, Failed, Finish, Finished, Job, Refused, Sampling, fit, llama, model::Vocab},
     log,
     serve::{
         self, Absent, Failure,
@@ -120,8 +120,11 @@ fn answer(args: &Args, loaded: &Configuration) -> Result<(), GenerateError> {
         signal_hook::low_level::exit(Exit::EngineDied.into())
     })
     .map_err(|error| Failure::Load(error.into()))?;
+    let plan = fit::fit(&located.file, &loaded.config.engine)
+        .map_err(|error| Failure::Load(error.into()))?;
     let model = load(
         &located.file,
+        plan,
         &loaded.config,
         template.as_deref(),
         &mut |_| true,

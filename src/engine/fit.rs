@@ -144,7 +144,11 @@ fn facts(file: &Path, header: &Header, parts: &[Part]) -> Facts {
     Facts {
         name: header.name.clone().unwrap_or_else(stem),
         architecture: header.architecture.clone(),
-        weight_bytes: parts.iter().map(|part| part.bytes).sum(),
+        weight_bytes: parts
+            .iter()
+            .filter(|part| !part.is_copy())
+            .map(|part| part.bytes)
+            .sum(),
         layers: header.layers,
         experts: header.experts,
         experts_used: header.experts_used,

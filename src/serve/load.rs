@@ -2,14 +2,14 @@
 
 use std::{fmt, path::Path, sync::Arc, thread::JoinHandle};
 
-use tracing::{debug, info};
+use tracing::info;
 
 use crate::{
     chat::{Chat, ChatError},
     config::Config,
     engine::{
         self, Engine,
-        fit::{self, FitError, Plan},
+        fit::{FitError, Plan},
         llama::{self, Llama, LoadError, Weights},
     },
 };
@@ -50,20 +50,19 @@ impl fmt::Display for Step {
     }
 }
 
-/// Loads the model and starts its thread; returns once it has decoded. [`llama::init`] comes first.
+/// Loads the model as planned and starts its thread; returns once it has decoded. [`llama::init`] comes first.
 ///
 /// `template` replaces the model's own chat template. `report` returns whether to go on.
 ///
 /// [`llama::init`]: crate::engine::llama::init
 pub(crate) fn load(
     file: &Path,
+    plan: Plan,
     config: &Config,
     template: Option<&str>,
     report: &mut dyn FnMut(Step) -> bool,
 ) -> Result<Loaded, LoadFailure> {
     let (mut last, mut go_on) = (None, true);
-    let plan = fit::fit(file, &config.engine)?;
-    debug!(settings = ?plan.settings, devices = ?plan.devices, "planned");
     let weights = Weights::load(file, &plan, &mut |part| {
         let percent = percent(part);
         // The engine reports every tensor; news is only another percent.

@@ -19,8 +19,11 @@ use super::{
 use crate::{
     api::Stage,
     config::Config,
-    engine::llama::{self, LoadError},
-    systemd,
+    engine::{
+        fit::{self, FitError, Plan},
+        llama::{self, LoadError},
+    },
+    report, systemd,
 };
 
 /// systemd waits this long for the next word, beside what reading the weights may take.
@@ -73,19 +76,26 @@ impl Loading {
         let name = self.origin.name().to_owned();
         let size = self.origin.size();
         let mut news = News {
-            addresses: self.addresses,
+            addresses: self.addresses.clone(),
             last: None,
         };
         let through = PATIENCE + Duration::from_secs(size / SLOWEST_BYTES_PER_S);
 
+        llama::init(last_words::died).map_err(LoadFailure::from)?;
+        let planned = self.plan()?;
         news.now(&format!("Verifying {name}"), through);
         let located = self.origin.locate(|hashed| {
             let percent = 100 * hashed / size.max(1);
             news.calmly(&format!("Verifying {name}: {percent} %"), PATIENCE);
         })?;
 
+        let plan = match planned {
+            Some(plan) => plan,
+            None => fit::fit(&located.file, &self.config.engine).map_err(LoadFailure::from)?,
+        };
+        report::log(&plan);
+
         news.now(&format!("Loading {name}"), PATIENCE);
-        llama::init(last_words::died).map_err(LoadFailure::from)?;
         let mut report = |step| {
             match step {
                 Step::Weights(percent) => {
@@ -99,11 +109,30 @@ impl Loading {
         };
         let loaded = load::load(
             &located.file,
+            plan,
             &self.config,
             self.template.as_deref(),
             &mut report,
         )?;
         Ok((located, loaded))
+    }
+}
+
+impl Loading {
+    /// The placement, before the file is read through: what cannot work shall not take a minute to be refused.
+    /// `None`: the file is not there yet, or is damaged, which its verification tells better.
+    fn plan(&self) -> Result<Option<Plan>, Failure> {
+        let Some(file) = self.origin.present()? else {
+            return Ok(None);
+        };
+        match fit::fit(&file, &self.config.engine) {
+            Ok(plan) => Ok(Some(plan)),
+            Err(FitError::Load(error)) => {
+                tracing::debug!(%error, "no plan before the verification");
+                Ok(None)
+            }
+            Err(refused) => Err(LoadFailure::from(refused).into()),
+        }
     }
 }
 

@@ -64,6 +64,15 @@ impl Origin {
         }
     }
 
+    /// Where the file lies, if it is there, without proof that it is the right one.
+    pub(crate) fn present(&self) -> Result<Option<PathBuf>, LocateError> {
+        let path = match self {
+            Self::Pinned { name, entry, .. } => Store::from_environment()?.path(name, entry),
+            Self::File { path, .. } => path.clone(),
+        };
+        Ok(path.exists().then_some(path))
+    }
+
     /// Finds the file and its digest. `hashed` is told the bytes read so far while that takes long.
     pub(crate) fn locate(&self, hashed: impl FnMut(u64)) -> Result<Located, LocateError> {
         match self {

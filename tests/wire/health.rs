@@ -63,7 +63,7 @@ async fn health_follows_the_stage_and_asks_for_no_key() {
 async fn everything_else_waits_for_the_model() {
     let server = Server::ready();
     server.stage.send_replace(Stage::Loading { percent: 0 });
-    for path in ["/v1/models", "/v1/models/org/fake", "/version"] {
+    for path in ["/v1/models", "/v1/models/org/fake", "/version", "/props"] {
         let status = server.get(path).await.status();
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
     }

@@ -8,4 +8,5 @@ mod health;
 mod life;
 mod models;
 mod property;
+mod props;
 mod support;

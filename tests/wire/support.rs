@@ -23,6 +23,7 @@ use llm_server::{
         fake::{Fake, FakeVocab, Fault},
         model::Vocab,
     },
+    gpu::Gpus,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -41,6 +42,7 @@ pub(crate) struct Setup {
     pub(crate) keys: Vec<String>,
     pub(crate) aliases: Vec<String>,
     pub(crate) limits: Limits,
+    pub(crate) plan: Value,
 }
 
 impl Default for Setup {
@@ -51,6 +53,7 @@ impl Default for Setup {
             queue: 4,
             keys: Vec::new(),
             aliases: Vec::new(),
+            plan: Value::Null,
             limits: Limits {
                 queue: 4,
                 max_tokens: None,
@@ -79,6 +82,7 @@ impl Setup {
             keys,
             aliases,
             limits,
+            plan,
         } = self;
         let built = engine::start(queue, move || Ok::<_, std::convert::Infallible>(fake));
         let (engine, _thread) = built.unwrap();
@@ -93,6 +97,8 @@ impl Setup {
                 fingerprint: "fp_test".to_owned(),
                 version: json!({"version": "0.0.0"}),
             },
+            plan,
+            gpus: Gpus::default(),
         };
         let (stage, watched) = watch::channel(Stage::Ready(Arc::new(service)));
         Server {

@@ -87,6 +87,11 @@ impl Part {
         }
     }
 
+    /// Whether this is the second copy of tied embeddings.
+    pub(super) fn is_copy(&self) -> bool {
+        self.class == Class::Output && self.name == "token_embd.weight"
+    }
+
     /// What moves as one: `ffn_down_exps`, its biases and scales included.
     pub(super) fn group(&self) -> &str {
         let local = self.local_name();
@@ -194,7 +199,7 @@ pub(super) fn weights(parts: &[Part], places: &[At], gpus: usize) -> Vec<Weights
     let tied = parts
         .iter()
         .zip(places)
-        .find(|(part, _)| part.class == Class::Output && part.name == "token_embd.weight");
+        .find(|(part, _)| part.is_copy());
     if let Some((part, None)) = tied {
         sums[gpus].output -= part.bytes;
     }

@@ -9,7 +9,7 @@ use crate::{
     engine::{
         fit::{HOST, Settings},
         gguf::Header,
-        llama::{Gauged, Gpu, LoadError},
+        llama::{Buffer, Gauged, Gpu, LoadError},
     },
 };
 
@@ -64,8 +64,11 @@ pub(super) enum Outcome {
 impl Problem<'_> {
     /// Finds the placement that puts the most on GPUs; explicit wishes are kept.
     pub(super) fn solve(&self, gauge: &mut dyn Gauge) -> Result<Outcome, LoadError> {
-        if let Some(absurd) = self.absurd(gauge)? {
-            return Ok(Outcome::Lacks(Box::new(absurd)));
+        if let Some(hopeless) = self.too_heavy() {
+            return Ok(Outcome::Lacks(Box::new(hopeless)));
+        }
+        if let Some(hopeless) = self.too_long(gauge)? {
+            return Ok(Outcome::Lacks(Box::new(hopeless)));
         }
         let (layers, moved) = (self.wished_layers(), self.wished_moves());
         let whole = self.attempt(gauge, self.config.context, layers, moved)?;
@@ -89,9 +92,44 @@ impl Problem<'_> {
         })))
     }
 
+    /// Weights that all devices together could not hold need no gauge.
+    fn too_heavy(&self) -> Option<Shortage> {
+        let weights: u64 = self
+            .parts
+            .iter()
+            .filter(|part| !part.is_copy())
+            .map(|part| part.bytes)
+            .sum();
+        let gpus: u64 = self.gpus.iter().map(|gpu| gpu.free).sum();
+        let host = weights.saturating_sub(gpus);
+        let missing = host.checked_sub(self.host.available)?;
+        let buffer = Buffer {
+            device: "CPU".into(),
+            name: "CPU".into(),
+            host: true,
+            weights: host,
+            cache: 0,
+            compute: 0,
+        };
+        let moved = self.wished_moves();
+        Some(Shortage {
+            missing: vec![(HOST.to_owned(), missing)],
+            nearest: Solution {
+                context: self.config.context,
+                settings: self.settings(self.wished_layers(), &moved),
+                moved,
+                gauged: Gauged {
+                    buffers: vec![buffer],
+                    flash_attention: false,
+                    astray: None,
+                },
+            },
+        })
+    }
+
     /// A cache of very many cells takes seconds to gauge. What a part of it takes tells whether all devices together
     /// could ever hold the whole.
-    fn absurd(&self, gauge: &mut dyn Gauge) -> Result<Option<Shortage>, LoadError> {
+    fn too_long(&self, gauge: &mut dyn Gauge) -> Result<Option<Shortage>, LoadError> {
         const MANY: u32 = 1 << 19;
         let context = self.config.context;
         let part = (MANY / self.config.parallel).max(256);

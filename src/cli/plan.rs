@@ -1,0 +1,206 @@
+//! `llm-server plan`: what would lie where, computed from the file's header before a byte is loaded.
+
+mod picture;
+mod svg;
+mod table;
+mod terminal;
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use self::terminal::Terminal;
+use super::{
+    Exit, complain,
+    configured::{Configured, Loaded},
+};
+use crate::{
+    engine::{
+        fit::{self, Plan},
+        llama,
+    },
+    log, report,
+    serve::{Absent, LocateError},
+};
+
+/// Computes what would lie on which device and shows it. Only the header of the model's file is read.
+///
+/// Exit status 0: it fits. 78: it does not; the message names what is missing on which device, and the
+/// nearest settings that fit.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  llm-server plan --set 'engine.context = 65536'
+  llm-server plan --model-file model.gguf --svg plan.svg
+  llm-server plan --json | jq '.devices[] | {name, used, left}'")]
+pub struct Args {
+    #[command(flatten)]
+    configured: Configured,
+    /// One JSON object, as `plan` in the answer of `GET /props`; sizes are bytes.
+    #[arg(long)]
+    json: bool,
+    /// Draw the picture into this file as well.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PlanError {
+    #[error(transparent)]
+    Locate(#[from] LocateError),
+    #[error(transparent)]
+    Engine(#[from] llama::LoadError),
+    #[error(transparent)]
+    Fit(#[from] fit::FitError),
+    #[error("--svg: cannot write {}: {source}", path.display())]
+    Svg { path: PathBuf, source: io::Error },
+    #[error("the plan cannot be written: {0}")]
+    Output(io::Error),
+}
+
+impl From<&PlanError> for Exit {
+    fn from(error: &PlanError) -> Self {
+        match error {
+            PlanError::Svg { .. } | PlanError::Output(_) => Self::Failure,
+            PlanError::Locate(error) => error.into(),
+            PlanError::Fit(fit::FitError::Load(llama::LoadError::File { .. })) => Self::BadModel,
+            PlanError::Engine(_) | PlanError::Fit(_) => Self::CannotWork,
+        }
+    }
+}
+
+pub fn run(args: &Args) -> ExitCode {
+    let loaded = match args.configured.load() {
+        Ok(loaded) => loaded,
+        Err(error) => return error.report(),
+    };
+    // Only what is wrong: stdout belongs to the plan.
+    let _ = log::start("error");
+    match plan(&loaded).and_then(|plan| show(&plan, args)) {
+        Ok(()) => Exit::Success.into(),
+        Err(error) => {
+            complain(&error);
+            Exit::from(&error).into()
+        }
+    }
+}
+
+fn plan(loaded: &Loaded) -> Result<Plan, PlanError> {
+    let origin = super::origin(loaded, Absent::Refuse);
+    // Without the proof that it is the pinned one: hashing would read all of it.
+    let file = match origin.present()? {
+        Some(file) => file,
+        None => origin.locate(|_| ())?.file, // says what is missing
+    };
+    llama::init(|why| eprintln!("error: {why}"))?;
+    Ok(fit::fit(&file, &loaded.config.engine)?)
+}
+
+fn show(plan: &Plan, args: &Args) -> Result<(), PlanError> {
+    if let Some(path) = &args.svg {
+        fs::write(path, svg::svg(plan)).map_err(|source| PlanError::Svg {
+            path: path.clone(),
+            source,
+        })?;
+    }
+    let text = if args.json {
+        format!("{:#}\n", report::json(plan))
+    } else {
+        text(plan, Terminal::of_stdout())
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever read it has read enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(PlanError::Output(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Head, table and picture.
+pub(crate) fn text(plan: &Plan, terminal: Terminal) -> String {
+    format!(
+        "{}\n{}\n{}",
+        table::head(plan, terminal),
+        table::table(plan, terminal),
+        picture::picture(plan, terminal)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{terminal::Colour, *};
+    use crate::report::examples;
+
+    const PLAIN: Terminal = Terminal {
+        columns: 80,
+        colour: Colour::None,
+    };
+
+    #[test]
+    fn a_laptop_without_a_gpu_is_shown_in_one_column() {
+        insta::assert_snapshot!(text(&examples::laptop(), PLAIN));
+    }
+
+    #[test]
+    fn a_mixture_of_experts_on_a_small_card_is_shown_with_its_experts_on_the_host() {
+        insta::assert_snapshot!(text(&examples::experts_on_the_cpu(), PLAIN));
+    }
+
+    #[test]
+    fn two_gpus_are_shown_each_with_its_layers_and_what_is_missing() {
+        insta::assert_snapshot!(text(&examples::two_gpus(), PLAIN));
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        let mut many = examples::two_gpus();
+        for at in 2..6 {
+            let mut card = many.devices[0].clone();
+            card.name = format!("CUDA{at}");
+            many.devices.insert(at, card);
+        }
+        let plans = [
+            examples::laptop(),
+            examples::experts_on_the_cpu(),
+            examples::by_hand(),
+            many,
+        ];
+        for columns in [50, 80, 200] {
+            let terminal = Terminal { columns, ..PLAIN };
+            for line in plans.iter().flat_map(|plan| {
+                text(plan, terminal)
+                    .lines()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            }) {
+                assert!(line.chars().count() <= columns, "{columns}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn colour_adds_nothing_but_escape_sequences() {
+        let colour = Terminal {
+            colour: Colour::Ansi,
+            ..PLAIN
+        };
+        for plan in [examples::two_gpus(), examples::by_hand()] {
+            let coloured = text(&plan, colour);
+            assert!(coloured.contains("\u{1b}["));
+            let bare =
+                coloured
+                    .split('\u{1b}')
+                    .enumerate()
+                    .fold(String::new(), |text, (at, part)| {
+                        text + if at == 0 {
+                            part
+                        } else {
+                            part.split_once('m').unwrap().1
+                        }
+                    });
+            assert_eq!(bare, text(&plan, PLAIN));
+        }
+    }
+}

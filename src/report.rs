@@ -1,0 +1,118 @@
+//! A placement as it is told outside: JSON for `/props` and `plan --json`, and the log's lines at start.
+
+mod places;
+mod size;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use tracing::info;
+
+pub use places::sentences;
+pub use size::size;
+
+use crate::engine::fit::{self, Plan};
+
+/// The plan's fields, and for each device the sums `used` and `left` (negative: that much is missing). Bytes.
+pub fn json(plan: &Plan) -> Value {
+    #[derive(Serialize)]
+    struct Sums<'a> {
+        #[serde(flatten)]
+        device: &'a fit::Device,
+        used: u64,
+        left: i64,
+    }
+    let devices: Vec<_> = plan
+        .devices
+        .iter()
+        .map(|device| Sums {
+            used: device.used(),
+            left: device.left(),
+            device,
+        })
+        .collect();
+    let mut value = json!(plan);
+    value["devices"] = json!(devices);
+    value
+}
+
+/// Logs what lies where: a line a device, and one on the layers.
+pub fn log(plan: &Plan) {
+    for device in &plan.devices {
+        info!(
+            device = device.name,
+            weights_mib = mib(device.weights.total()),
+            kv_mib = mib(device.kv.total()),
+            compute_mib = mib(device.compute),
+            beside_mib = mib(device.projector + device.draft),
+            margin_mib = mib(device.margin),
+            // Rounded down, also below zero: what is missing is never told too small.
+            left_mib = device.left().div_euclid(1 << 20),
+            "memory planned"
+        );
+    }
+    info!(
+        context = plan.context,
+        parallel = plan.parallel,
+        threads = plan.threads,
+        "{}",
+        sentences(plan).join("; ")
+    );
+}
+
+/// Rounded up: what is taken is never told too small.
+fn mib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}
+
+#[cfg(test)]
+pub(crate) mod examples;
+
+#[cfg(test)]
+mod tests {
+    use std::{io, sync::Arc, sync::Mutex};
+
+    use super::{examples, *};
+
+    #[test]
+    fn the_json_of_a_device_has_its_sums() {
+        let plan = examples::experts_on_the_cpu();
+        let json = json(&plan);
+        for (device, told) in plan.devices.iter().zip(json["devices"].as_array().unwrap()) {
+            assert_eq!(told["name"], device.name);
+            assert_eq!(told["used"], device.used());
+            assert_eq!(told["left"], device.left());
+        }
+        assert_eq!(json["layers"][24]["place"], "some_experts_on_cpu");
+        assert_eq!(json["kv"]["k"], "q8_0");
+    }
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_log_has_a_line_a_device_and_one_on_the_layers() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .without_time()
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || log(&examples::experts_on_the_cpu()));
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        insta::assert_snapshot!(text, @r#"
+        INFO llm_server::report: memory planned device="CUDA0" weights_mib=9475 kv_mib=931 compute_mib=812 beside_mib=0 margin_mib=700 left_mib=3952
+        INFO llm_server::report: memory planned device="host" weights_mib=12261 kv_mib=0 compute_mib=37 beside_mib=0 margin_mib=0 left_mib=46070
+        INFO llm_server::report: layers 0–39 and the output → CUDA0; experts of layers 0–23 → host (11.5 GiB); ffn_down_exps of layer 24 → host (180 MiB) context=65536 parallel=1 threads=14
+        "#);
+    }
+}
