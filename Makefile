@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help tools build serve test lint fmt bench churn
+.PHONY: help tools build serve test lint fmt bench churn cuda gpu-bundle
 
 CARGO ?= cargo
 # Everything is built for this one profile: llama.cpp takes minutes and is compiled once.
@@ -15,7 +15,7 @@ VENV := target/venv
 export SET
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
 	@echo "  make serve SET='listen = \"127.0.0.1:9000\"'    overrides any option of config.ncl"
 
 tools: ## install what the other targets need (Debian: with apt)
@@ -56,6 +56,12 @@ fmt: tools ## format the code
 
 bench: build ## speed against llama-server of the same build, interleaved
 	@benches/peer.sh
+
+cuda: build ## the CUDA plugin beside the binary (CUDA_ARCHITECTURES=120a-real for an RTX 50 alone)
+	@benches/cuda.sh
+
+gpu-bundle: build ## what benches/gpu.sh needs on a bare GPU machine
+	@benches/gpu-bundle.sh
 
 churn: build ## a thousand requests, a fifth of which hang up: nothing may break or leak
 	@benches/churn.sh

@@ -43,20 +43,22 @@ def rows(arguments):
     return {name: all_rows[name] for name in wanted}
 
 
-def ours(arguments, port, placement, threads):
-    engine = (
+def engine(arguments, placement, threads):
+    settings = (
         f"context = {arguments.context}, parallel = 1, kv = {{k = '{arguments.kv}, v = '{arguments.kv}}}, "
         f"flash_attention = 'on, batch = 2048, ubatch = {arguments.ubatch}, load = '{arguments.load}, "
         f"placement = {placement}"
     )
-    if threads:
-        engine += f", threads = {threads}"
+    return f"engine = {{{settings}{f', threads = {threads}' if threads else ''}}}"
+
+
+def ours(arguments, port, placement, threads):
     return [
         arguments.ours, "serve", "--model-file", arguments.model,
         "--set", f'listen = "127.0.0.1:{port}"',
-        "--set", f"engine = {{{engine}}}",
+        "--set", engine(arguments, placement, threads),
         *(word for setting in arguments.set for word in ("--set", setting)),
-    ]
+    ]  # fmt: skip
 
 
 def theirs(arguments, port, flags, threads):
@@ -119,19 +121,44 @@ def gpu_used():
     return [int(line) for line in out.stdout.split()]
 
 
+def placement(port):
+    """Planned and allocated bytes of each device, from our own /props."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/props")
+    plan = json.loads(connection.getresponse().read())["plan"]
+    return plan["devices"]
+
+
+def show_placement(devices):
+    for device in devices:
+        cache = sum(device["kv"].values())
+        planned = {"weights": sum(device["weights"].values()), "cache": cache, "compute": device["compute"]}
+        for kind, bytes_ in planned.items():
+            real = device["allocated"][kind]
+            off = 100 * (bytes_ - real) / real if real else 0.0
+            print(f"    {device['name']:8} {kind:8} planned {bytes_:15,} allocated {real:15,}  {off:+.2f} %")
+
+
 def measure(arguments, label, command, port, log):
     before = gpu_used()
+    if arguments.cold:
+        subprocess.run(["sync"], check=True)
+        with open("/proc/sys/vm/drop_caches", "w") as file:
+            file.write("3")
     begun = time.perf_counter()
     with open(log, "w") as out:
         child = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
     try:
         process.wait_ready(f"http://127.0.0.1:{port}/health", lambda: child.poll() is None)
         ready = time.perf_counter() - begun
-        texts = prompts(arguments.prompt, hash(label) % 1000)
+        if arguments.cold:
+            return {"ready_s": ready, "answers": []}
+        texts = prompts(arguments.prompt, random.random())
         ask(port, next(texts), 16)
         answers = [ask(port, next(texts), arguments.tokens) for _ in range(arguments.runs)]
         used = [after - less for after, less in zip(gpu_used(), before)]
         rss = process.memory_of(child.pid)["now"]
+        devices = placement(port) if label.endswith(" ours") else None
     except (Exception, SystemExit) as error:
         with open(log) as file:
             tail = file.read()[-1500:]
@@ -144,7 +171,7 @@ def measure(arguments, label, command, port, log):
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-    return {"ready_s": ready, "answers": answers, "gpu_mib": used, "rss_kib": rss}
+    return {"ready_s": ready, "answers": answers, "gpu_mib": used, "rss_kib": rss, "devices": devices}
 
 
 def medians(results, name):
@@ -169,6 +196,7 @@ def main():
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--turns", type=int, default=1, help="starts of each server for each row")
     parser.add_argument("--set", action="append", default=[], help="more settings for ours")
+    parser.add_argument("--cold", action="store_true", help="only starts, each with an empty page cache (as root)")
     parser.add_argument("--only", choices=["ours", "llama-server"])
     arguments = parser.parse_args()
 
@@ -177,6 +205,11 @@ def main():
     report = {"arguments": vars(arguments), "rows": {}}
     print(f"\n{os.path.basename(arguments.model)}, context {arguments.context}, KV {arguments.kv}, "
           f"threads {arguments.threads or 'default'}, ubatch {arguments.ubatch}")  # fmt: skip
+    if "automatic" in rows(arguments) and not arguments.cold:
+        begun = time.perf_counter()
+        plan = [arguments.ours, "plan", "--model-file", arguments.model, "--set", engine(arguments, "{}", arguments.threads)]
+        print(subprocess.run(plan, capture_output=True, text=True).stdout)
+        print(f"planned in {time.perf_counter() - begun:.2f} s", flush=True)
     head = f"{'row':20} {'':12} {'decode tok/s':>13} {'prompt tok/s':>13} {'ready s':>8} {'VRAM MiB':>9} {'RSS MiB':>8}"
     print(head)
     for row, (placement, flags) in rows(arguments).items():
@@ -202,6 +235,10 @@ def main():
         for label, results in found.items():
             if not results:
                 continue
+            if arguments.cold:
+                seconds = [result["ready_s"] for result in results]
+                print(f"{row:20} {label:12} ready with an empty page cache: {', '.join(f'{s:.2f} s' for s in seconds)}", flush=True)
+                continue
             shown[label] = [
                 medians(results, "decode_per_s"),
                 medians(results, "prompt_per_s"),
@@ -213,6 +250,8 @@ def main():
         if len(shown) == 2:
             a, b = shown["ours"], shown["llama-server"]
             print(f"{row:20} {'ratio':12} {a[0] / b[0]:13.3f} {a[1] / b[1]:13.3f} {a[2] / b[2]:8.3f}", flush=True)
+        if found["ours"] and found["ours"][0].get("devices"):
+            show_placement(found["ours"][0]["devices"])
     with open(arguments.json, "w") as file:
         json.dump(report, file, indent=1)
 

@@ -28,21 +28,28 @@ export PATH=$PATH:/usr/local/cuda/bin
     done
 } >"$HOME_DIR/models.log" 2>&1 &
 writing=$!
-if [ ! -x "$HOME_DIR/peer/bin/llama-server" ]; then
-    nvcc -o "$HOME_DIR/ballast" benches/ballast.cu
-    GGML=$HOME_DIR/ggml BUILD=$HOME_DIR/cuda OUT=$HOME_DIR/ours/backends CUDA_ARCHITECTURES=$CUDA_ARCHITECTURES benches/cuda.sh
-    generator=()
+build_peer() {
+    local generator=()
     if command -v ninja >/dev/null; then generator=(-G Ninja); fi
     cmake -S "$HOME_DIR/llama.cpp" -B "$HOME_DIR/peer" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON \
         -DGGML_BACKEND_DL=ON -DGGML_NATIVE=OFF -DGGML_CPU_ALL_VARIANTS=ON -DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_TESTS=OFF \
         -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF \
-        -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF >"$HOME_DIR/peer.log" 2>&1 || { tail -20 "$HOME_DIR/peer.log"; exit 1; }
-    cmake --build "$HOME_DIR/peer" -j "$(nproc)" --target llama-server llama-bench >>"$HOME_DIR/peer.log" 2>&1 ||
-        { tail -20 "$HOME_DIR/peer.log"; exit 1; }
+        -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF
+    cmake --build "$HOME_DIR/peer" -j "$(nproc)" --target llama-server
+}
+if [ ! -x "$HOME_DIR/peer/bin/llama-server" ]; then
+    build_peer >"$HOME_DIR/peer.log" 2>&1 &
+    peer=$!
+    nvcc -o "$HOME_DIR/ballast" benches/ballast.cu
+    GGML=$HOME_DIR/ggml BUILD=$HOME_DIR/cuda OUT=$HOME_DIR/ours/backends CUDA_ARCHITECTURES=$CUDA_ARCHITECTURES benches/cuda.sh
+    wait "$peer" || { tail -20 "$HOME_DIR/peer.log"; exit 1; }
     # Both run the same backends: the same bytes compute.
     cp "$HOME_DIR"/ours/backends/*.so "$HOME_DIR/peer/bin/"
 fi
 wait "$writing" || { cat "$HOME_DIR/models.log"; exit 1; }
+# Digests of the models are remembered here: only the first start of each reads it through.
+export LLM_SERVER_MODELS=$HOME_DIR/store
+mkdir -p "$LLM_SERVER_MODELS"
 echo "ready to measure after $SECONDS s"
 
 held=()

@@ -126,7 +126,9 @@ impl From<&Failure> for Exit {
                 | LoadFailure::Fit(FitError::Load(LoadError::File { .. })),
             ) => Self::BadModel,
             Failure::Load(
-                LoadFailure::Engine(LoadError::Context(_) | LoadError::Backend(_))
+                LoadFailure::Engine(
+                    LoadError::Context(_) | LoadError::WarmUp(_) | LoadError::Backend(_),
+                )
                 | LoadFailure::Fit(_)
                 | LoadFailure::Chat(_),
             ) => Self::CannotWork,

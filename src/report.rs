@@ -10,7 +10,10 @@ use tracing::info;
 pub use places::sentences;
 pub use size::size;
 
-use crate::engine::fit::{self, Plan};
+use crate::engine::{
+    fit::{self, Plan},
+    llama::Buffer,
+};
 
 /// The plan's fields, and for each device the sums `used` and `left` (negative: that much is missing). Bytes.
 pub fn json(plan: &Plan) -> Value {
@@ -33,6 +36,60 @@ pub fn json(plan: &Plan) -> Value {
     let mut value = json!(plan);
     value["devices"] = json!(devices);
     value
+}
+
+/// What model and context then took of each device, beside what was planned: `allocated` of each device in [`json`].
+/// Mapped weights count as the whole range of the file that holds them.
+pub fn json_allocated(plan: &Plan, buffers: &[Buffer]) -> Value {
+    let mut value = json(plan);
+    for (at, device) in plan.devices.iter().enumerate() {
+        let taken = taken(device, buffers);
+        value["devices"][at]["allocated"] =
+            json!({"weights": taken.weights, "cache": taken.cache, "compute": taken.compute});
+    }
+    value
+}
+
+/// Logs what was planned and what was taken, a line a device.
+pub fn log_allocated(plan: &Plan, buffers: &[Buffer]) {
+    for device in &plan.devices {
+        let taken = taken(device, buffers);
+        info!(
+            device = device.name,
+            weights_mib = mib(taken.weights),
+            planned_weights_mib = mib(device.weights.total()),
+            kv_mib = mib(taken.cache),
+            planned_kv_mib = mib(device.kv.total()),
+            compute_mib = mib(taken.compute),
+            planned_compute_mib = mib(device.compute),
+            "memory allocated"
+        );
+    }
+}
+
+/// Bytes that were really allocated on one device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Taken {
+    weights: u64,
+    cache: u64,
+    compute: u64,
+}
+
+fn taken(device: &fit::Device, buffers: &[Buffer]) -> Taken {
+    buffers
+        .iter()
+        .filter(|buffer| {
+            if device.is_gpu() {
+                !buffer.host && buffer.device == device.name
+            } else {
+                buffer.host
+            }
+        })
+        .fold(Taken::default(), |sum, buffer| Taken {
+            weights: sum.weights + buffer.weights,
+            cache: sum.cache + buffer.cache,
+            compute: sum.compute + buffer.compute,
+        })
 }
 
 /// Logs what lies where: a line a device, and one on the layers.

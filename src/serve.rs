@@ -40,7 +40,7 @@ use crate::{
     config::Config,
     engine::{Engine, llama},
     gpu::Gpus,
-    report, systemd,
+    systemd,
 };
 
 /// How long cut streams have to pass on their error event once the drain is over.
@@ -156,7 +156,7 @@ impl Life {
             vocab: loaded.weights,
             chat: loaded.chat,
             identity,
-            plan: report::json(&loaded.plan),
+            plan: loaded.placement,
             // A driver that panics or hangs costs the readings, not the server.
             gpus: timeout(WAKE_UP, gpus)
                 .await

@@ -32,6 +32,9 @@ pub enum LoadError {
     },
     #[error("the engine could not make a context: {0}")]
     Context(String),
+    /// Nothing was promised to anybody yet: with more memory left free it may work.
+    #[error("the warm-up failed: {0}")]
+    WarmUp(String),
     #[error("no engine backend: {0}")]
     Backend(String),
     #[error("loading was cancelled")]

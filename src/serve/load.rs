@@ -1,22 +1,31 @@
 //! From a verified file to a model that has decoded: the part of the start that `generate` shares.
 
-use std::{fmt, path::Path, sync::Arc, thread::JoinHandle};
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, OnceLock},
+    thread::JoinHandle,
+};
 
-use tracing::info;
+use serde_json::Value;
+
+use tracing::{info, warn};
 
 use crate::{
     chat::{Chat, ChatError},
     config::Config,
     engine::{
         self, Engine,
-        fit::{FitError, Plan},
+        fit::{self, FitError, Plan},
         llama::{self, Llama, LoadError, Weights},
     },
+    report,
 };
 
 /// A model, warm and ready, and the thread that decodes.
 pub(crate) struct Loaded {
-    pub(crate) plan: Plan,
+    /// The plan, and what was then allocated.
+    pub(crate) placement: Value,
     pub(crate) engine: Engine,
     pub(crate) thread: JoinHandle<()>,
     pub(crate) weights: Arc<Weights>,
@@ -52,10 +61,43 @@ impl fmt::Display for Step {
 
 /// Loads the model as planned and starts its thread; returns once it has decoded. [`llama::init`] comes first.
 ///
+/// Where the margin was left to the plan and turns out too small for this card, the placement is made again with a
+/// larger one: a start that takes longer is better than none.
+///
 /// `template` replaces the model's own chat template. `report` returns whether to go on.
 ///
 /// [`llama::init`]: crate::engine::llama::init
 pub(crate) fn load(
+    file: &Path,
+    mut plan: Plan,
+    config: &Config,
+    template: Option<&str>,
+    report: &mut dyn FnMut(Step) -> bool,
+) -> Result<Loaded, LoadFailure> {
+    const MORE_MIB: u32 = 256;
+    let mut margin = None;
+    loop {
+        match attempt(file, plan, config, template, report) {
+            Err(LoadFailure::Engine(LoadError::WarmUp(why)))
+                if config.engine.placement.margin.is_none()
+                    && margin.is_none_or(|margin| margin < 4 * MORE_MIB) =>
+            {
+                let mut engine = config.engine.clone();
+                let larger = margin.unwrap_or(MORE_MIB) + MORE_MIB;
+                engine.placement.margin = Some(larger);
+                plan = fit::fit(file, &engine)?;
+                if !plan.uses_gpu() {
+                    return Err(LoadError::WarmUp(why).into());
+                }
+                warn!(%why, margin_mib = larger, "the warm-up failed: once more with a larger margin");
+                margin = Some(larger);
+            }
+            end => return end,
+        }
+    }
+}
+
+fn attempt(
     file: &Path,
     plan: Plan,
     config: &Config,
@@ -77,27 +119,41 @@ pub(crate) fn load(
         return Err(LoadError::Cancelled.into());
     }
     let (settings, own) = (config.engine.clone(), Arc::clone(&weights));
-    let planned = plan.clone();
+    let (planned, seen) = (plan.clone(), Arc::new(OnceLock::new()));
+    let tell = Arc::clone(&seen);
     let (engine, thread) = engine::start(config.limits.queue, move || {
-        Llama::open(own, &settings, &planned)
+        let llama = Llama::open(own, &settings, &planned)?;
+        let _ = tell.set(llama.buffers());
+        Ok::<_, LoadError>(llama)
     })?;
-    for gpu in llama::gpus() {
-        let planned = plan.devices.iter().find(|device| device.name == gpu.name);
-        info!(
-            device = gpu.name,
-            free_mib = gpu.free >> 20,
-            planned_free_mib =
-                planned.map(|device| device.free.saturating_sub(device.used()) >> 20),
-            "after the warm-up"
-        );
-    }
+    let buffers = seen.get().cloned().unwrap_or_default();
+    report::log_allocated(&plan, &buffers);
+    log_free(&plan);
     Ok(Loaded {
-        plan,
+        placement: report::json_allocated(&plan, &buffers),
         engine,
         thread,
         weights,
         chat,
     })
+}
+
+/// What the GPUs have left once the kernels have taken what they need.
+fn log_free(plan: &Plan) {
+    if !plan.uses_gpu() {
+        return;
+    }
+    for gpu in llama::gpus() {
+        if let Some(planned) = plan.devices.iter().find(|device| device.name == gpu.name) {
+            let before = planned.free.saturating_sub(planned.used());
+            info!(
+                device = gpu.name,
+                free_mib = gpu.free >> 20,
+                kernels_mib = before.saturating_sub(gpu.free) >> 20,
+                "after the warm-up"
+            );
+        }
+    }
 }
 
 #[expect(

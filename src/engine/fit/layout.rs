@@ -196,10 +196,7 @@ pub(super) fn weights(parts: &[Part], places: &[At], gpus: usize) -> Vec<Weights
         } += part.bytes;
     }
     // The copy of tied embeddings takes nothing where the embeddings themselves lie.
-    let tied = parts
-        .iter()
-        .zip(places)
-        .find(|(part, _)| part.is_copy());
+    let tied = parts.iter().zip(places).find(|(part, _)| part.is_copy());
     if let Some((part, None)) = tied {
         sums[gpus].output -= part.bytes;
     }

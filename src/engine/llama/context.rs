@@ -135,7 +135,7 @@ impl Llama {
             } else {
                 ""
             };
-            LoadError::Context(format!("the warm-up failed: {error}{advice}"))
+            LoadError::WarmUp(format!("{error}{advice}"))
         })
     }
 
