@@ -19,10 +19,11 @@ use super::{
 A report with several servers is named with the one that is meant: speed.json#ours.
 Both must have measured the same workloads, clients and endpoint.
 
-Behind each ratio of medians B/A stands its spread: the middle half of the ratios of every run of B to
-every run of A. With --max-regression a figure has become worse when
+Behind each ratio of medians B/A stands its spread: the middle half of the ratios of every
+run of B to every run of A. With --max-regression a figure has become worse when
   - the median of B is worse than that of A by more than the given share, and
-  - it is worse in at least three of four pairs of runs (one of A, one of B), so that it is not the spread, and
+  - it is worse in at least three of four pairs of runs (one of A, one of B): a difference
+    that is not the spread, and
   - it differs by more than 0.1 ms or 1 MiB, where it is a time or a memory.
 Worse as well: a speed or time that A has and B lacks, and more broken requests in B than in A.")]
 pub(super) struct Compare {

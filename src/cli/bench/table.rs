@@ -20,14 +20,19 @@ impl Report {
         let points: Vec<&Point> = self.targets.iter().map(|t| &t.points[index]).collect();
         let first = points[0];
         let load = &first.load;
+        let prompt = match first.prompt_tokens {
+            // Nobody answered.
+            0.0 => "–".to_owned(),
+            tokens => format!("{tokens:.0}"),
+        };
         let turns = match load.turns {
             1 => String::new(),
             turns => format!(" in each of {turns} turns"),
         };
         writeln!(
             f,
-            "\n{load}: prompt {:.0} tokens, answer {} tokens{turns}, {} runs",
-            first.prompt_tokens, load.answer, self.settings.runs,
+            "\n{load}: prompt {prompt} tokens, answer {} tokens{turns}, {} runs",
+            load.answer, self.settings.runs,
         )?;
         write!(f, "{:26}", "median (min … max)")?;
         for target in &self.targets {
