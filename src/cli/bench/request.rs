@@ -1,7 +1,7 @@
 //! One request and what became of it, seen from the client's side.
 
 use std::{
-    io::BufReader,
+    io::{BufReader, Read as _},
     time::{Duration, Instant},
 };
 
@@ -10,7 +10,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Error,
-    stream::{self, Events, Usage},
+    answer::{self, Outcome},
+    process,
+    stream::{Events, first_line},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -38,6 +40,8 @@ pub(super) struct Target {
     /// Without `/v1` at its end.
     pub(super) base: String,
     pub(super) model: String,
+    /// Its process, when it runs on this machine and may be looked at.
+    pub(super) pid: Option<u32>,
     manner: Manner,
     agent: ureq::Agent,
 }
@@ -45,7 +49,8 @@ pub(super) struct Target {
 /// What one client asks for.
 #[derive(Debug, Clone)]
 pub(super) struct Ask {
-    pub(super) prompt: String,
+    /// Question, answer, question, …: it ends with the question.
+    pub(super) said: Vec<String>,
     pub(super) max_tokens: u32,
     pub(super) hang_up: HangUp,
 }
@@ -60,41 +65,19 @@ pub(super) enum HangUp {
     After(Duration),
 }
 
-/// What became of a request.
-#[derive(Debug, Clone)]
-pub(super) enum Outcome {
-    Answered(Sample),
-    /// The client hung up on purpose.
-    HungUp,
-    /// A status other than 200.
-    Refused(u16),
-    /// No answer, a cut answer, or an error inside the stream.
-    Broken(String),
-}
-
-/// The times of one whole answer.
-#[derive(Debug, Clone)]
-pub(super) struct Sample {
-    /// From sending to the first chunk with text.
-    pub(super) first: Duration,
-    /// From the first chunk with text to the end of generation.
-    pub(super) generation: Duration,
-    /// Between neighbouring chunks with text.
-    pub(super) gaps: Vec<Duration>,
-    pub(super) usage: Usage,
-}
-
 impl Target {
     /// Asks the server for its models unless one is named.
     pub(super) fn find(
         url: &str,
         label: &str,
         model: Option<&str>,
+        pid: Option<u32>,
         manner: Manner,
     ) -> Result<Self, Error> {
         let base = url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
         let mut target = Self {
             label: label.to_owned(),
+            pid: pid.or_else(|| process::listening_at(&base)),
             base,
             model: String::new(),
             manner,
@@ -117,7 +100,11 @@ impl Target {
         }
         let mut answer = request.call().map_err(|e| e.to_string())?;
         if answer.status() != 200 {
-            return Err(format!("GET /v1/models answers {}", answer.status()));
+            let said = first_line(&body(&mut answer));
+            return Err(format!(
+                "GET /v1/models answers {}: {said}",
+                answer.status()
+            ));
         }
         let models: Value = answer.body_mut().read_json().map_err(|e| e.to_string())?;
         let id = models["data"][0]["id"].as_str();
@@ -153,14 +140,26 @@ impl Target {
         if let Some(key) = &self.manner.key {
             request = request.header("Authorization", format!("Bearer {key}"));
         }
-        let answer = request
+        let mut answer = request
             .send_json(self.body(ask))
             .map_err(|e| e.to_string())?;
         if answer.status() != 200 {
-            return Ok(Outcome::Refused(answer.status().as_u16()));
+            let said = first_line(&body(&mut answer));
+            return Ok(Outcome::Refused(answer.status().as_u16(), said));
+        }
+        let kind = answer.headers().get("content-type");
+        let kind = kind
+            .and_then(|kind| kind.to_str().ok())
+            .unwrap_or("no type");
+        if !kind.starts_with("text/event-stream") {
+            let kind = kind.to_owned();
+            let said = first_line(&body(&mut answer));
+            return Err(format!(
+                "status 200 with {kind} instead of a stream: {said}"
+            ));
         }
         let events = Events::new(BufReader::new(answer.into_body().into_reader()));
-        read(events, ask.hang_up, begun)
+        answer::read(events, ask, begun)
     }
 
     fn url(&self) -> String {
@@ -181,13 +180,18 @@ impl Target {
             "stream_options": {"include_usage": true},
         });
         match self.manner.endpoint {
-            Endpoint::Completions => body["prompt"] = json!(ask.prompt),
+            Endpoint::Completions => body["prompt"] = json!(ask.said.join("\n\n")),
             Endpoint::Chat => {
-                body["messages"] = json!([{"role": "user", "content": ask.prompt}]);
+                let roles = ["user", "assistant"].into_iter().cycle();
+                let message = |(role, said)| json!({"role": role, "content": said});
+                body["messages"] = roles.zip(&ask.said).map(message).collect();
             }
         }
         for (name, value) in &self.manner.body {
             body[name] = value.clone();
+        }
+        if let Some(fields) = body.as_object_mut() {
+            fields.retain(|_, value| !value.is_null());
         }
         body
     }
@@ -207,75 +211,11 @@ fn agent() -> ureq::Agent {
         .into()
 }
 
-fn read<R: std::io::BufRead>(
-    events: Events<R>,
-    hang_up: HangUp,
-    begun: Instant,
-) -> Result<Outcome, String> {
-    let mut arrivals = Vec::new();
-    let mut ended = None;
-    let mut usage = None;
-    for event in events {
-        let chunk = stream::chunk(&event.map_err(|e| e.to_string())?)?;
-        let now = Instant::now();
-        if chunk.text {
-            arrivals.push(now);
-            if hang_up == HangUp::Chunks(u32::try_from(arrivals.len()).unwrap_or(u32::MAX)) {
-                return Ok(Outcome::HungUp);
-            }
-        }
-        if chunk.finished {
-            ended = Some(now);
-        }
-        usage = chunk.usage.or(usage);
-    }
-    let ended = ended.ok_or("the stream has no finish_reason")?;
-    // An answer may have no text at all (its tokens hold none): then all of it was the first token.
-    let first = arrivals.first().copied().unwrap_or(ended);
-    Ok(Outcome::Answered(Sample {
-        first: first - begun,
-        generation: ended - first,
-        gaps: arrivals.windows(2).map(|pair| pair[1] - pair[0]).collect(),
-        usage: usage.ok_or("the stream has no usage, though include_usage was asked for")?,
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ANSWER: &str = concat!(
-        "data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":null}]}\n\n",
-        "data: {\"choices\":[{\"text\":\"b\",\"finish_reason\":null}]}\n\n",
-        "data: {\"choices\":[{\"text\":\"\",\"finish_reason\":\"length\"}]}\n\n",
-        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2}}\n\n",
-        "data: [DONE]\n\n",
-    );
-
-    fn outcome(text: &str, hang_up: HangUp) -> Result<Outcome, String> {
-        read(Events::new(text.as_bytes()), hang_up, Instant::now())
-    }
-
-    #[test]
-    fn a_whole_answer_has_one_gap_less_than_chunks() {
-        let Ok(Outcome::Answered(sample)) = outcome(ANSWER, HangUp::Never) else {
-            panic!("not answered");
-        };
-        assert_eq!(sample.gaps.len(), 1);
-        assert_eq!(sample.usage.completion_tokens, 2);
-    }
-
-    #[test]
-    fn the_client_hangs_up_after_the_chunk_it_said() {
-        let outcome = outcome(ANSWER, HangUp::Chunks(2));
-        assert!(matches!(outcome, Ok(Outcome::HungUp)));
-    }
-
-    #[test]
-    fn an_answer_without_usage_or_end_is_broken() {
-        let without_usage = ANSWER.replace("\"usage\"", "\"other\"");
-        assert!(outcome(&without_usage, HangUp::Never).is_err());
-        let without_end = ANSWER.replace("\"length\"", "null");
-        assert!(outcome(&without_end, HangUp::Never).is_err());
-    }
+/// The beginning of a body that is shown to a person.
+fn body(answer: &mut ureq::http::Response<ureq::Body>) -> String {
+    let mut bytes = Vec::new();
+    let reader = answer.body_mut().as_reader();
+    // What could be read of it is better than why the rest could not.
+    let _ = reader.take(64 * 1024).read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -23,14 +23,14 @@ impl Summary {
             runs,
         })
     }
+}
 
-    /// Distance of the extremes from each other, as a share of the median.
-    pub(super) fn spread(&self) -> f64 {
-        if self.median == 0.0 {
-            return 0.0;
-        }
-        (self.max - self.min) / self.median
+/// `a / b`; 1 for two zeros, `None` where there is no such number.
+pub(super) fn ratio(a: f64, b: f64) -> Option<f64> {
+    if a == 0.0 && b == 0.0 {
+        return Some(1.0);
     }
+    Some(a / b).filter(|ratio| ratio.is_finite())
 }
 
 /// The median of values in any order; `None` when there are none.
@@ -80,9 +80,11 @@ mod tests {
     }
 
     #[test]
-    fn the_spread_of_a_constant_is_zero() {
-        let summary = Summary::of(vec![3.0, 3.0]).unwrap();
-        assert!(summary.spread().abs() < f64::EPSILON);
+    fn a_ratio_is_a_finite_number_or_none() {
+        assert_eq!(ratio(1.0, 2.0), Some(0.5));
+        assert_eq!(ratio(0.0, 0.0), Some(1.0));
+        assert_eq!(ratio(1.0, 0.0), None);
+        assert_eq!(ratio(f64::MAX, f64::MIN_POSITIVE), None);
     }
 
     proptest! {

@@ -60,6 +60,8 @@ impl<R: BufRead> Iterator for Events<R> {
 pub(super) struct Chunk {
     /// Whether it carries generated text, reasoning or a tool call.
     pub(super) text: bool,
+    /// The generated text proper, which a next turn of the conversation repeats.
+    pub(super) content: String,
     /// Whether generation ended with it.
     pub(super) finished: bool,
     pub(super) usage: Option<Usage>,
@@ -75,21 +77,40 @@ pub(super) struct Usage {
 
 /// Reads a chunk of `/v1/completions` or `/v1/chat/completions`; `Err`: the server's error, or no JSON.
 pub(super) fn chunk(data: &str) -> Result<Chunk, String> {
-    let chunk: Value = serde_json::from_str(data).map_err(|e| format!("{e} in {data:?}"))?;
-    if let Some(error) = chunk.get("error") {
-        return Err(error["message"].as_str().unwrap_or(data).to_owned());
+    let chunk: Value = serde_json::from_str(data)
+        .map_err(|e| format!("an event is no JSON ({e}): {}", first_line(data)))?;
+    if chunk.get("error").is_some_and(|error| !error.is_null()) {
+        return Err(format!("the stream says: {}", first_line(data)));
     }
     let choice = &chunk["choices"][0];
-    let said = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
     let delta = &choice["delta"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let content = text(&choice["text"]) + &text(&delta["content"]);
     Ok(Chunk {
-        text: said(&choice["text"])
-            || said(&delta["content"])
-            || said(&delta["reasoning_content"])
+        text: !content.is_empty()
+            || !text(&delta["reasoning_content"]).is_empty()
             || delta["tool_calls"].is_array(),
+        content,
         finished: choice["finish_reason"].is_string(),
         usage: chunk["usage"].is_object().then(|| usage(&chunk["usage"])),
     })
+}
+
+/// What a body says, in one line of bearable length: the message of an API error, else its first line.
+pub(super) fn first_line(body: &str) -> String {
+    const MOST_CHARS: usize = 300;
+    let error: Option<Value> = serde_json::from_str(body).ok();
+    let message = error.as_ref().and_then(|body| {
+        let error = &body["error"];
+        error["message"].as_str().or(error.as_str())
+    });
+    let text = message.unwrap_or(body);
+    let line = text.lines().find(|line| !line.trim().is_empty());
+    let line = line.unwrap_or("(no text)").trim();
+    match line.char_indices().nth(MOST_CHARS) {
+        Some((end, _)) => format!("{} …", &line[..end]),
+        None => line.to_owned(),
+    }
 }
 
 fn usage(usage: &Value) -> Usage {
@@ -157,7 +178,17 @@ mod tests {
 
     #[test]
     fn an_error_in_the_stream_keeps_its_words() {
-        assert_eq!(chunk(r#"{"error":{"message":"no"}}"#).unwrap_err(), "no");
-        assert!(chunk("not json").is_err());
+        let error = chunk(r#"{"error":{"message":"no"}}"#).unwrap_err();
+        assert_eq!(error, "the stream says: no");
+        assert!(chunk("not json").unwrap_err().ends_with(": not json"));
+    }
+
+    #[test]
+    fn a_body_is_told_by_its_message_or_its_first_line_and_never_at_length() {
+        let pretty = "{\n  \"error\": {\n    \"message\": \"too long\"\n  }\n}";
+        assert_eq!(first_line(pretty), "too long");
+        assert_eq!(first_line("\r\n<html>\r\n<body>"), "<html>");
+        assert_eq!(first_line(""), "(no text)");
+        assert_eq!(first_line(&"ü".repeat(5000)).chars().count(), 302);
     }
 }
