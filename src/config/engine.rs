@@ -6,6 +6,10 @@ use super::field;
 
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the file"
+)]
 pub struct EngineConfig {
     /// Tokens of context for each sequence.
     pub context: u32,

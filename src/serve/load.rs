@@ -77,7 +77,7 @@ pub(crate) fn load(
     const MORE_MIB: u32 = 256;
     let mut margin = None;
     loop {
-        match attempt(file, plan, config, template, report) {
+        match attempt(file, &plan, config, template, report) {
             Err(LoadFailure::Engine(LoadError::WarmUp(why)))
                 if config.engine.placement.margin.is_none()
                     && margin.is_none_or(|margin| margin < 4 * MORE_MIB) =>
@@ -99,13 +99,13 @@ pub(crate) fn load(
 
 fn attempt(
     file: &Path,
-    plan: Plan,
+    plan: &Plan,
     config: &Config,
     template: Option<&str>,
     report: &mut dyn FnMut(Step) -> bool,
 ) -> Result<Loaded, LoadFailure> {
     let (mut last, mut go_on) = (None, true);
-    let weights = Weights::load(file, &plan, &mut |part| {
+    let weights = Weights::load(file, plan, &mut |part| {
         let percent = percent(part);
         // The engine reports every tensor; news is only another percent.
         if last.replace(percent) != Some(percent) {
@@ -127,10 +127,10 @@ fn attempt(
         Ok::<_, LoadError>(llama)
     })?;
     let buffers = seen.get().cloned().unwrap_or_default();
-    report::log_allocated(&plan, &buffers);
-    log_free(&plan);
+    report::log_allocated(plan, &buffers);
+    log_free(plan);
     Ok(Loaded {
-        placement: report::json_allocated(&plan, &buffers),
+        placement: report::json_allocated(plan, &buffers),
         engine,
         thread,
         weights,

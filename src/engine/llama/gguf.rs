@@ -32,14 +32,16 @@ impl File {
 
     /// A whole number that is not negative, of any of the types that writers use.
     pub(crate) fn number(&self, key: &str) -> Option<u64> {
-        // SAFETY (all three): the key exists and has this type; ggml asserts on any other.
         if let Some(at) = self.find(key, sys::GGUF_TYPE_UINT32) {
+            // SAFETY: the key exists and has this type; ggml asserts on any other.
             return Some(u64::from(unsafe { sys::gguf_get_val_u32(self.0, at) }));
         }
         if let Some(at) = self.find(key, sys::GGUF_TYPE_UINT64) {
+            // SAFETY: as above.
             return Some(unsafe { sys::gguf_get_val_u64(self.0, at) });
         }
         let at = self.find(key, sys::GGUF_TYPE_INT32)?;
+        // SAFETY: as above.
         u64::try_from(unsafe { sys::gguf_get_val_i32(self.0, at) }).ok()
     }
 
