@@ -130,12 +130,39 @@ impl Lock {
         self.entries.get(name)
     }
 
+    /// Models akin to `name` that are smaller than `room` bytes and than itself, the nearest kin and the largest
+    /// first: other quantizations of the same weights, then of the same family.
+    pub fn smaller(&self, name: &str, room: u64) -> Vec<(&str, &Entry)> {
+        let own = self.get(name).map_or(u64::MAX, |entry| entry.size);
+        let companions: Vec<_> = self
+            .iter()
+            .filter_map(|(_, entry)| entry.mmproj.as_deref())
+            .collect();
+        let mut found: Vec<_> = self
+            .iter()
+            .filter(|(other, entry)| {
+                entry.size < room.min(own)
+                    && entry.trained_context.is_some()
+                    && !companions.contains(other)
+                    && kinship(name, other) > 0
+            })
+            .collect();
+        found.sort_by_key(|(other, entry)| std::cmp::Reverse((kinship(name, other), entry.size)));
+        found
+    }
+
     /// Names and entries, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Entry)> {
         self.entries
             .iter()
             .map(|(name, entry)| (name.as_str(), entry))
     }
+}
+
+/// How many of the words of two names, from the first on, are equal.
+fn kinship(a: &str, b: &str) -> usize {
+    let pairs = a.split('-').zip(b.split('-'));
+    pairs.take_while(|(a, b)| a == b).count()
 }
 
 fn check_companions(entries: &BTreeMap<String, Entry>) -> Result<(), LockError> {

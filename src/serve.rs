@@ -206,8 +206,9 @@ impl Life {
             limit_s = limit.as_secs_f64(),
             "draining"
         );
-        systemd::stopping("Draining", limit + LAST_EVENTS + LAST_STEP);
+        // In this order: whoever hears of the stop finds the door closed.
         self.stage.send_replace(Stage::Draining);
+        systemd::stopping("Draining", limit + LAST_EVENTS + LAST_STEP);
         let mut finish = pin!(self.http.finish());
         if timeout(limit, &mut finish).await.is_err() {
             let busy = engine.busy();

@@ -434,3 +434,23 @@ fn a_file_outside_the_store_has_a_remembered_digest_too() {
         .unwrap();
     assert_eq!((digest.to_string().as_str(), hashed), (abc, 0));
 }
+
+#[test]
+fn smaller_kin_of_a_model_are_other_quantizations_first_and_never_projectors() {
+    let lock = Lock::builtin();
+    let names = |name, room| {
+        lock.smaller(name, room)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect::<Vec<_>>()
+    };
+    let kin = names("qwen3.5-35b-a3b-q8_0", 30_000_000_000);
+    assert_eq!(
+        kin[..2],
+        ["qwen3.5-35b-a3b-ud-q4_k_xl", "qwen3.5-35b-a3b-q4_k_m"]
+    );
+    assert!(kin.contains(&"qwen3.5-9b-q4_k_m"));
+    assert!(!kin.iter().any(|name| name.contains("mmproj")));
+    assert_eq!(names("qwen3.5-35b-a3b-q8_0", 1000), Vec::<&str>::new());
+    assert_eq!(names("stories260k", u64::MAX), Vec::<&str>::new());
+}

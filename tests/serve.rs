@@ -392,6 +392,39 @@ fn the_server_shows_the_version_that_the_command_prints() {
     assert_eq!(served, printed);
 }
 
+#[test]
+fn the_plan_that_the_command_prints_is_served_with_what_was_then_allocated() {
+    let (_service, address) = ready(&[SMALL]);
+    let svg = tempfile::NamedTempFile::new().unwrap();
+    let drawing = svg.path().to_str().unwrap();
+    let output = run(&["plan", "--json", "--set", SMALL, "--svg", drawing]);
+    assert!(output.status.success());
+    assert!(
+        std::fs::read_to_string(drawing)
+            .unwrap()
+            .starts_with("<svg")
+    );
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let served: Value = serde_json::from_str(&get(&address, "/props").1).unwrap();
+    let served = &served["plan"];
+    for field in [
+        "model", "layers", "settings", "context", "parallel", "threads",
+    ] {
+        assert_eq!(served[field], printed[field], "{field}");
+    }
+    let host = served["devices"].as_array().unwrap().last().unwrap();
+    let sum = |part: &Value| {
+        part.as_object()
+            .unwrap()
+            .values()
+            .filter_map(Value::as_u64)
+            .sum::<u64>()
+    };
+    assert_eq!(host["allocated"]["weights"], sum(&host["weights"]));
+    assert_eq!(host["allocated"]["cache"], sum(&host["kv"]));
+    assert_eq!(host["allocated"]["compute"], host["compute"]);
+}
+
 /// The pinned weights in the tests' store.
 fn model_file() -> std::path::PathBuf {
     let output = run(&["models", "path", MODEL]);

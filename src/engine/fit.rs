@@ -24,7 +24,7 @@ use super::{
     llama::{self, Gauged, LoadError},
     threads,
 };
-use crate::config::{EngineConfig, Load};
+use crate::config::{EngineConfig, KvType, Load};
 
 /// Why there is no placement.
 #[derive(Debug, thiserror::Error)]
@@ -171,10 +171,21 @@ fn fixed_cache(
 ) -> Result<Vec<u64>, LoadError> {
     const STEP: u32 = 256;
     let full = cache(problem, &solution.gauged);
-    let none = vec![0; full.len()];
     let cells = solution.context.div_ceil(STEP);
-    if !problem.header.keeps_states || cells < 2 {
-        return Ok(none);
+    if !problem.header.keeps_states && !problem.header.slides {
+        return Ok(vec![0; full.len()]);
+    }
+    // One device and no windows: the shapes in the header tell.
+    let whole: u64 = full.iter().sum();
+    if let Some(grows) = growing_cache(problem, u64::from(cells * STEP))
+        && grows <= whole
+        && full.iter().filter(|bytes| **bytes > 0).count() == 1
+    {
+        let fixed = whole - grows;
+        return Ok(full.iter().map(|bytes| (*bytes).min(fixed)).collect());
+    }
+    if cells < 2 {
+        return Ok(vec![0; full.len()]);
     }
     // Two points make the line: what is left of it at no context is the fixed part.
     let half = cells / 2;
@@ -187,6 +198,25 @@ fn fixed_cache(
             full.saturating_sub(grows)
         })
         .collect())
+}
+
+/// Bytes of keys and values of the layers that have them, where all of those are alike.
+fn growing_cache(problem: &Problem<'_>, tokens: u64) -> Option<u64> {
+    let Problem { header, config, .. } = *problem;
+    if header.slides || header.kv_heads * header.key_length * header.value_length == 0 {
+        return None;
+    }
+    let layers = problem
+        .parts
+        .iter()
+        .filter(|part| part.local_name() == "attn_k.weight")
+        .count() as u64;
+    let bytes = |kind: KvType, length: u64| {
+        let (elements, bytes) = kind.block();
+        header.kv_heads * length / elements * bytes
+    };
+    let row = bytes(config.kv.k, header.key_length) + bytes(config.kv.v, header.value_length);
+    Some(layers * row * tokens * u64::from(config.parallel))
 }
 
 fn cache(problem: &Problem<'_>, gauged: &Gauged) -> Vec<u64> {

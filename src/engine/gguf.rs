@@ -41,7 +41,11 @@ pub struct Header {
     /// Elements of one head's key and value; 0: not the same in all layers, or not said.
     pub key_length: u64,
     pub value_length: u64,
-    /// Whether some layers keep states or windows of a fixed size instead of a cache that grows.
+    /// Heads of keys and values; 0: not the same in all layers, or not said.
+    pub kv_heads: u64,
+    /// Whether caches hold a window of the context instead of all of it in some layers.
+    pub slides: bool,
+    /// Whether some layers keep states of a fixed size instead of a cache that grows.
     pub keeps_states: bool,
     pub tensors: Vec<Tensor>,
 }
@@ -100,9 +104,10 @@ pub fn check(path: &Path) -> Result<Header, GgufError> {
         experts_used: small("expert_used_count").unwrap_or(0),
         key_length: number("attention.key_length").or(even).unwrap_or(0),
         value_length: number("attention.value_length").or(even).unwrap_or(0),
+        kv_heads: number("attention.head_count_kv").unwrap_or(0),
+        slides: number("attention.sliding_window").is_some(),
         keeps_states: number("ssm.state_size").is_some()
             || number("ssm.conv_kernel").is_some()
-            || number("attention.sliding_window").is_some()
             || number("wkv.head_size").is_some(),
         tensors: gguf
             .tensors()

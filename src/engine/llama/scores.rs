@@ -3,19 +3,45 @@
 use crate::engine::Token;
 
 /// The most likely token; the first of equals. NaN is never chosen unless there is nothing else.
+///
+/// It stands between two steps of the device, over a quarter of a million logits: blocks are compared lane by lane,
+/// which vectorises, and only the best block is looked through for the place.
 pub(super) fn argmax(logits: &[f32]) -> Token {
-    // Two passes that vectorise are faster than one that branches.
-    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let at = logits
-        .iter()
-        .position(|logit| logit.total_cmp(&best).is_eq())
-        .unwrap_or(0);
+    const BLOCK: usize = 1024;
+    let mut best = (f32::NEG_INFINITY, 0);
+    for (at, block) in logits.chunks(BLOCK).enumerate() {
+        let highest = highest(block);
+        if highest > best.0 {
+            best = (highest, at * BLOCK);
+        }
+    }
+    let (highest, start) = best;
+    let place = logits[start..].iter().position(|logit| *logit >= highest);
+    // Without any that is at least minus infinity, all are NaN.
+    let at = place.map_or(0, |place| start + place);
     Token::try_from(at).unwrap_or(0)
+}
+
+/// The highest logit, NaN left out.
+fn highest(logits: &[f32]) -> f32 {
+    const LANES: usize = 32;
+    let above = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (whole, rest) = logits.as_chunks::<LANES>();
+    for chunk in whole {
+        for (lane, logit) in lanes.iter_mut().zip(chunk) {
+            *lane = above(*lane, *logit);
+        }
+    }
+    lanes
+        .into_iter()
+        .chain(rest.iter().copied())
+        .fold(f32::NEG_INFINITY, above)
 }
 
 /// Log-probabilities of `token` and of the `top` most likely tokens, best first, before any sampler.
 pub(super) fn scores(logits: &[f32], token: Token, top: u8) -> (f32, Vec<(Token, f32)>) {
-    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let best = highest(logits);
     let sum: f64 = logits
         .iter()
         .map(|&logit| f64::from((logit - best).exp()))

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::Numa,
-    engine::{Token, fit::Plan, gguf, model::Vocab},
+    engine::{Token, fit::Plan, model::Vocab},
 };
 
 /// A loaded model's weights and vocabulary; immutable, shared between threads.
@@ -27,7 +27,7 @@ unsafe impl Send for Weights {}
 unsafe impl Sync for Weights {}
 
 impl Weights {
-    /// Checks the file's header, then loads it. `progress` gets 0.0–1.0 and returns whether to go on.
+    /// Loads the file whose header [`crate::engine::fit::fit`] has checked for the plan. `progress` gets 0.0–1.0 and returns whether to go on.
     /// [`super::init`] must have been called.
     pub fn load(
         path: &Path,
@@ -38,7 +38,6 @@ impl Weights {
             path: path.to_owned(),
             why,
         };
-        gguf::check(path).map_err(|error| refuse(error.to_string()))?;
         let name = backend::c_path(path)?;
         backend::take_errors();
         spread(plan.settings.numa);
