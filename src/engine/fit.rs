@@ -72,7 +72,10 @@ pub fn fit(file: &Path, config: &EngineConfig) -> Result<Plan, FitError> {
         host: HostMemory::now(),
         margins: &margins,
     };
-    let mut gauge = Engine { file };
+    let mut gauge = Engine {
+        file,
+        header: &header,
+    };
     match problem.solve(&mut gauge)? {
         Outcome::Fits(solution) => {
             check::attention(config, &solution.gauged)?;
@@ -85,6 +88,7 @@ pub fn fit(file: &Path, config: &EngineConfig) -> Result<Plan, FitError> {
 /// llama.cpp as the gauge of placements of one file.
 struct Engine<'a> {
     file: &'a Path,
+    header: &'a Header,
 }
 
 impl Gauge for Engine<'_> {
@@ -94,7 +98,7 @@ impl Gauge for Engine<'_> {
         context: u32,
         settings: &Settings,
     ) -> Result<Gauged, LoadError> {
-        llama::gauge(self.file, config, context, settings)
+        llama::gauge(self.file, self.header, config, context, settings)
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Header {
     /// Elements of one head's key and value; 0: not the same in all layers, or not said.
     pub key_length: u64,
     pub value_length: u64,
+    /// Tokens of the vocabulary that the embeddings have rows for; 0: there are none.
+    pub vocabulary: u64,
     /// Heads of keys and values; 0: not the same in all layers, or not said.
     pub kv_heads: u64,
     /// Whether caches hold a window of the context instead of all of it in some layers.
@@ -105,6 +107,7 @@ pub fn check(path: &Path) -> Result<Header, GgufError> {
         key_length: number("attention.key_length").or(even).unwrap_or(0),
         value_length: number("attention.value_length").or(even).unwrap_or(0),
         kv_heads: number("attention.head_count_kv").unwrap_or(0),
+        vocabulary: gguf.rows("token_embd.weight").unwrap_or(0),
         slides: number("attention.sliding_window").is_some(),
         keeps_states: number("ssm.state_size").is_some()
             || number("ssm.conv_kernel").is_some()

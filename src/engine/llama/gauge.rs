@@ -1,6 +1,6 @@
 //! What a placement would take: llama.cpp loads the header alone and plans every buffer without allocating one.
 
-use std::path::Path;
+use std::{ffi::c_char, path::Path};
 
 use llama_cpp_sys_2 as sys;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::{EngineConfig, Load},
-    engine::fit::Settings,
+    engine::{fit::Settings, gguf::Header},
 };
 
 /// The memory that a placement takes, and where its attention runs.
@@ -28,6 +28,7 @@ pub(crate) struct Gauged {
 /// [`crate::engine::gguf::check`], because llama.cpp aborts on some headers.
 pub(crate) fn gauge(
     path: &Path,
+    header: &Header,
     config: &EngineConfig,
     context: u32,
     settings: &Settings,
@@ -35,9 +36,13 @@ pub(crate) fn gauge(
     let name = backend::c_path(path)?;
     let mut model_params = ModelParams::new(Load::None, settings)?;
     model_params.raw.no_alloc = true;
+    let overrides = without_vocabulary(header);
+    if let Some(overrides) = &overrides {
+        model_params.raw.kv_overrides = overrides.as_ptr();
+    }
     let context_params = params::context(config, context, settings)?;
     backend::take_errors();
-    // SAFETY: `model_params` owns all that it points to and lives through the call.
+    // SAFETY: `model_params` and `overrides` own all that is pointed to and live through the call.
     let model =
         unsafe { guard::load(&name, model_params.raw) }.map_err(|fault| LoadError::File {
             path: path.to_owned(),
@@ -63,6 +68,37 @@ pub(crate) fn gauge(
             astray: one.astray.or(many.astray),
         })
     }
+}
+
+/// Has llama.cpp take the size of the vocabulary for granted: reading a quarter of a million tokens takes several times
+/// as long as all the rest. `None`: the size is not known.
+fn without_vocabulary(header: &Header) -> Option<[sys::llama_model_kv_override; 3]> {
+    let size = i64::try_from(header.vocabulary)
+        .ok()
+        .filter(|size| *size > 0)?;
+    // SAFETY: plain data, for which all zeros are valid; the last entry stays so and ends the list.
+    let mut overrides: [sys::llama_model_kv_override; 3] = unsafe { std::mem::zeroed() };
+    overrides[0].tag = sys::LLAMA_KV_OVERRIDE_TYPE_STR;
+    write(&mut overrides[0].key, "tokenizer.ggml.model")?;
+    let mut text = [0; 128];
+    write(&mut text, "no_vocab")?;
+    overrides[0].__bindgen_anon_1.val_str = text;
+    overrides[1].tag = sys::LLAMA_KV_OVERRIDE_TYPE_INT;
+    write(
+        &mut overrides[1].key,
+        &format!("{}.vocab_size", header.architecture),
+    )?;
+    overrides[1].__bindgen_anon_1.val_i64 = size;
+    Some(overrides)
+}
+
+/// Copies a text that leaves room for its end. `None`: it does not.
+fn write(into: &mut [c_char; 128], text: &str) -> Option<()> {
+    let room = into.get_mut(..text.len()).filter(|room| room.len() < 128)?;
+    for (place, byte) in room.iter_mut().zip(text.bytes()) {
+        *place = byte.cast_signed();
+    }
+    Some(())
 }
 
 fn reason(fault: Fault) -> String {

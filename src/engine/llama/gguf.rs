@@ -59,6 +59,17 @@ impl File {
         }
     }
 
+    /// Rows of the matrix `name`: its second dimension.
+    pub(crate) fn rows(&self, name: &str) -> Option<u64> {
+        let name = CString::new(name).ok()?;
+        // SAFETY: the header is valid, the name NUL-terminated; four dimensions are always there.
+        unsafe {
+            let at = sys::gguf_find_tensor(self.0, name.as_ptr());
+            (at >= 0).then(|| *sys::gguf_get_tensor_ne(self.0, at).add(1))
+        }
+        .and_then(|rows| u64::try_from(rows).ok())
+    }
+
     fn find(&self, key: &str, of_type: sys::gguf_type) -> Option<i64> {
         let key = CString::new(key).ok()?;
         // SAFETY: the header is valid, the key NUL-terminated; the index is looked at before it is used.
