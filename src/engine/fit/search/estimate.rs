@@ -99,7 +99,8 @@ impl Problem<'_> {
         Lesson {
             fixed: fixed
                 .map(|((expected, used), known)| match used {
-                    0 => *known, // an unused GPU teaches nothing
+                    // An unused GPU teaches only that it stages nothing.
+                    0 => *known - expected,
                     used => signed(used) - expected,
                 })
                 .collect(),
