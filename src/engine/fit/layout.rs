@@ -62,7 +62,7 @@ fn part(tensor: &Tensor) -> Part {
         Some((layer.parse::<u32>().ok()?, rest))
     });
     let class = match inside {
-        Some((_, rest)) if rest.contains("_exps") || rest.contains("_chexps") => Class::Experts,
+        Some((_, rest)) if is_expert(rest) => Class::Experts,
         Some((_, rest)) if rest.starts_with("attn") || rest.starts_with("ssm") => Class::Attention,
         Some(_) => Class::Dense,
         None if name.starts_with("output") => Class::Output,
@@ -75,6 +75,12 @@ fn part(tensor: &Tensor) -> Part {
         layer: inside.map(|(layer, _)| layer),
         pinned: None,
     }
+}
+
+/// Matrices of routed experts: `ffn_down_exps.weight`, not the norm before them, nor shared experts (`_shexp`).
+fn is_expert(local: &str) -> bool {
+    let group = local.split('.').next().unwrap_or_default();
+    (group.ends_with("_exps") || group.ends_with("_chexps")) && !group.contains("norm")
 }
 
 impl Part {
@@ -138,7 +144,7 @@ pub(super) fn places(parts: &[Part], blocks: u32, settings: &Settings, moved: &M
         .map(|part| match (&part.pinned, part.class, part.layer) {
             (Some(device), ..) => settings.devices.iter().position(|name| name == device),
             (None, Class::Embeddings, _) => None,
-            (None, _, Some(layer)) if moved.has(layer, part) => None,
+            (None, ..) if moved.has(part) => None,
             (None, _, Some(layer)) => devices.get(layer as usize).copied().flatten(),
             (None, _, None) => output,
         })
@@ -158,12 +164,11 @@ impl Moved {
         }
     }
 
-    fn has(&self, layer: u32, part: &Part) -> bool {
+    /// Whether the group that `part` belongs to is moved; where the user pinned `part` itself, that counts.
+    pub(super) fn has(&self, part: &Part) -> bool {
+        let groups = part.layer.and_then(|layer| self.0.get(&layer));
         part.class == Class::Experts
-            && self
-                .0
-                .get(&layer)
-                .is_some_and(|groups| groups.iter().any(|group| group == part.group()))
+            && groups.is_some_and(|groups| groups.iter().any(|group| group == part.group()))
     }
 
     /// As overrides, few because llama.cpp holds every tensor against every one of them.
@@ -196,9 +201,17 @@ pub(super) fn weights(parts: &[Part], places: &[At], gpus: usize) -> Vec<Weights
         } += part.bytes;
     }
     // The copy of tied embeddings takes nothing where the embeddings themselves lie.
-    let tied = parts.iter().zip(places).find(|(part, _)| part.is_copy());
-    if let Some((part, None)) = tied {
-        sums[gpus].output -= part.bytes;
+    let place = |copy: bool| {
+        let found = parts.iter().zip(places);
+        found
+            .filter(|(part, _)| part.name == "token_embd.weight" && part.is_copy() == copy)
+            .map(|(part, at)| (at.unwrap_or(gpus), part.bytes))
+            .next()
+    };
+    if let Some((at, bytes)) = place(true)
+        && place(false).is_some_and(|(embeddings, _)| embeddings == at)
+    {
+        sums[at].output -= bytes;
     }
     sums
 }
@@ -232,7 +245,11 @@ pub(super) fn layers(
             let place = match device {
                 None => Place::Cpu,
                 Some(_) if away.is_empty() => Place::Gpu,
-                Some(_) if away.iter().any(|(part, _)| part.class != Class::Experts) => {
+                Some(_)
+                    if away
+                        .iter()
+                        .any(|(part, place)| part.class != Class::Experts || place.is_some()) =>
+                {
                     Place::Mixed
                 }
                 Some(_) if away.len() == experts.count() => Place::ExpertsOnCpu,
@@ -259,3 +276,6 @@ pub(super) fn layers(
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
