@@ -119,7 +119,14 @@ fn placements(trials: &mut Trials<'_>, shortage: &Shortage) -> Vec<String> {
         && let Some(found) = trials.with(|changed| changed.placement.gpu_layers = GpuLayers::Auto)
     {
         let layers = found.settings.gpu_layers;
-        ways.push(format!("engine.placement.gpu_layers = 'auto or {layers}"));
+        let counted = |changed: &mut EngineConfig| {
+            changed.placement.gpu_layers = GpuLayers::Count(layers);
+        };
+        let or = match trials.with(counted) {
+            Some(_) => format!(" or {layers}"),
+            None => String::new(),
+        };
+        ways.push(format!("engine.placement.gpu_layers = 'auto{or}"));
     }
     if let CpuMoe::Count(_) = wishes.cpu_moe_layers
         && !host

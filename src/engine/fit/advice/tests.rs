@@ -36,9 +36,13 @@ fn follow(world: &World, way: &str) -> Vec<World> {
     match field {
         "engine.placement.gpu_layers" => {
             config.placement.gpu_layers = GpuLayers::Auto;
-            let mut counted = followed.clone();
-            counted.config.placement.gpu_layers = GpuLayers::Count(number());
-            return vec![followed, counted];
+            let mut followed = vec![followed];
+            if value != "'auto" {
+                let mut counted = world.clone();
+                counted.config.placement.gpu_layers = GpuLayers::Count(number());
+                followed.push(counted);
+            }
+            return followed;
         }
         "engine.placement.cpu_moe_layers" => {
             config.placement.cpu_moe_layers = CpuMoe::Count(number());

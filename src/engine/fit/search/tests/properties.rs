@@ -125,7 +125,8 @@ proptest! {
             if own.contains(['c', 'p']) {
                 prop_assert!(left[gpu] < (80 * MIB).cast_signed(), "{own}: {}", left[gpu] / (1 << 20));
             } else if seen.contains(['c', 'p']) {
-                prop_assert!(left[gpu] < (225 * MIB).cast_signed(), "{own} of {seen}: {}", left[gpu] / (1 << 20));
+                // One more layer would not have fitted; what is staged may then have become 20 less.
+                prop_assert!(left[gpu] < (245 * MIB).cast_signed(), "{own} of {seen}: {}", left[gpu] / (1 << 20));
             }
         }
     }
