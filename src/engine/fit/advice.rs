@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    FitError, HOST,
+    FitError, HOST, Settings,
     search::{Gauge, Outcome, Problem, Shortage, Solution},
 };
 use crate::{
     config::{CpuMoe, EngineConfig, GpuLayers, KvConfig, KvType},
-    engine::llama::{Buffer, Gpu},
+    engine::llama::{Buffer, Gauged, Gpu, LoadError},
 };
 
 /// Says what is missing and what would fit.
@@ -54,8 +54,27 @@ const PATIENCE: Duration = Duration::from_millis(700);
 /// Changed problems, solved for as long as whoever waits has patience.
 struct Trials<'a> {
     problem: &'a Problem<'a>,
+    gauge: Patient<'a>,
+}
+
+/// A gauge that is soon tired of being asked.
+struct Patient<'a> {
     gauge: &'a mut dyn Gauge,
-    begun: Instant,
+    until: Instant,
+}
+
+impl Gauge for Patient<'_> {
+    fn gauge(
+        &mut self,
+        config: &EngineConfig,
+        context: u32,
+        settings: &Settings,
+    ) -> Result<Gauged, LoadError> {
+        if Instant::now() > self.until {
+            return Err(LoadError::Cancelled);
+        }
+        self.gauge.gauge(config, context, settings)
+    }
 }
 
 impl Trials<'_> {
@@ -70,11 +89,8 @@ impl Trials<'_> {
     }
 
     fn solve(&mut self, problem: &Problem<'_>) -> Option<Solution> {
-        if self.begun.elapsed() >= PATIENCE {
-            return None;
-        }
-        match problem.solve(self.gauge) {
-            Ok(Outcome::Fits(solution)) => Some(*solution),
+        match problem.solve(&mut self.gauge) {
+            Ok(Outcome::Fits(solution)) if solution.gauged.astray.is_none() => Some(*solution),
             _ => None,
         }
     }
@@ -84,8 +100,10 @@ impl Trials<'_> {
 fn ways(problem: &Problem<'_>, shortage: &Shortage, gauge: &mut dyn Gauge) -> Vec<String> {
     let mut trials = Trials {
         problem,
-        gauge,
-        begun: Instant::now(),
+        gauge: Patient {
+            gauge,
+            until: Instant::now() + PATIENCE,
+        },
     };
     let mut ways = placements(&mut trials, shortage);
     ways.extend(sizes(&mut trials, shortage));
@@ -101,7 +119,14 @@ fn placements(trials: &mut Trials<'_>, shortage: &Shortage) -> Vec<String> {
         && let Some(found) = trials.with(|changed| changed.placement.gpu_layers = GpuLayers::Auto)
     {
         let layers = found.settings.gpu_layers;
-        ways.push(format!("engine.placement.gpu_layers = 'auto or {layers}"));
+        let counted = |changed: &mut EngineConfig| {
+            changed.placement.gpu_layers = GpuLayers::Count(layers);
+        };
+        let or = match trials.with(counted) {
+            Some(_) => format!(" or {layers}"),
+            None => String::new(),
+        };
+        ways.push(format!("engine.placement.gpu_layers = 'auto{or}"));
     }
     if let CpuMoe::Count(_) = wishes.cpu_moe_layers
         && !host
@@ -144,7 +169,7 @@ fn more_on_cpu(trials: &mut Trials<'_>, shortage: &Shortage) -> Option<u32> {
     if nearest.context != trials.problem.config.context {
         return None; // only a part of it was gauged
     }
-    let layers = trials.problem.fewest_cpu_moe(trials.gauge, nearest);
+    let layers = trials.problem.fewest_cpu_moe(&mut trials.gauge, nearest);
     let layers = layers.ok().flatten()?;
     trials
         .with(|changed| changed.placement.cpu_moe_layers = CpuMoe::Count(layers))
@@ -199,14 +224,12 @@ fn sizes(trials: &mut Trials<'_>, shortage: &Shortage) -> Vec<String> {
     }) {
         ways.push(format!("engine.parallel = {parallel}"));
     }
-    let (now_elements, now_bytes) = config.kv.k.block();
     let smaller = [KvType::Q8_0, KvType::Q4_0].into_iter().find(|kind| {
-        let (elements, bytes) = kind.block();
-        let ratio = (bytes * now_elements, now_bytes * elements);
-        let part = ratio.0 as f64 / ratio.1 as f64;
+        let (block, _) = kind.block();
+        let part = 2.0 * element(*kind) / (element(config.kv.k) + element(config.kv.v));
         part < 1.0
-            && problem.header.key_length.is_multiple_of(elements)
-            && problem.header.value_length.is_multiple_of(elements)
+            && problem.header.key_length.is_multiple_of(block)
+            && problem.header.value_length.is_multiple_of(block)
             && may_fit(part)
             && trials
                 .with(|changed| changed.kv = KvConfig { k: *kind, v: *kind })
@@ -220,6 +243,12 @@ fn sizes(trials: &mut Trials<'_>, shortage: &Shortage) -> Vec<String> {
         ways.push("engine.ubatch = 128".to_owned());
     }
     ways
+}
+
+/// Bytes of one element in the cache.
+fn element(kind: KvType) -> f64 {
+    let (elements, bytes) = kind.block();
+    bytes as f64 / elements as f64
 }
 
 /// Bytes that grow with the cells of the cache.

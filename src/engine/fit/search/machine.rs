@@ -1,5 +1,7 @@
 //! Machines and models in numbers: says what llama.cpp would say of a placement, and counts how often it is asked.
 
+pub(in crate::engine::fit) mod any;
+
 use std::{fmt, sync::OnceLock};
 
 use super::{Gauge, Problem};

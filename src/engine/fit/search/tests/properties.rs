@@ -3,62 +3,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::{fit::search::Draft, llama::Gpu};
-
-const GROUPS: [&str; 3] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
-
-/// Models with experts of two sizes, on machines of `gpus` GPUs.
-fn moe(gpus: usize) -> impl Strategy<Value = World> {
-    let layer = prop_oneof![Just(vec![60, 60, 60]), Just(vec![60, 60, 88])];
-    (
-        10_u64..40,
-        prop::collection::vec(layer, 2..14),
-        prop::collection::vec(0_u64..3000, gpus),
-        traits(),
-    )
-        .prop_map(|(dense, layers, gpus, traits)| {
-            with(World::new(dense, &GROUPS, &layers, &gpus), traits)
-        })
-}
-
-fn dense(gpus: usize) -> impl Strategy<Value = World> {
-    (
-        prop::collection::vec((20_u64..80).prop_map(|mib| vec![mib, mib]), 2..24),
-        prop::collection::vec(0_u64..2500, gpus),
-        traits(),
-    )
-        .prop_map(|(layers, gpus, traits)| {
-            with(
-                World::new(20, &["ffn_up", "ffn_down"], &layers, &gpus),
-                traits,
-            )
-        })
-}
-
-type Traits = (u64, usize, u64, u64, u64, u64);
-
-/// Cache, layers with one, activations, staging, surprise, margin.
-fn traits() -> impl Strategy<Value = Traits> {
-    (
-        0_u64..8000,
-        1_usize..5,
-        0_u64..60,
-        0_u64..3,
-        0_u64..40,
-        0_u64..100,
-    )
-}
-
-fn with(mut world: World, (cache, every, compute, staged, surprise, margin): Traits) -> World {
-    world.cache = cache;
-    world.cached_every = every;
-    world.header.keeps_states = every > 1;
-    world.compute = compute * MIB;
-    world.staged_halves = staged;
-    world.surprise = surprise * MIB;
-    world.margins[..world.gpus.len()].fill(margin * MIB);
-    world
-}
+use crate::engine::{
+    fit::search::{
+        Draft,
+        machine::any::{GROUPS, dense, moe, pinned},
+    },
+    llama::Gpu,
+};
 
 fn draft(solution: &Solution, change: impl FnOnce(&mut Draft)) -> Draft {
     let mut draft = solution.draft();
@@ -77,7 +28,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn a_solution_leaves_no_device_short(world in prop_oneof![moe(1), moe(2), dense(1), dense(3)]) {
+    fn a_solution_leaves_no_device_short(world in pinned(prop_oneof![moe(1), moe(2), dense(1), dense(3)])) {
         if let (Outcome::Fits(solution), _) = solve(&world) {
             let again = world.machine().gauge(&world.config, solution.context, &solution.settings).unwrap();
             prop_assert_eq!(&again, &solution.gauged);
@@ -174,7 +125,8 @@ proptest! {
             if own.contains(['c', 'p']) {
                 prop_assert!(left[gpu] < (80 * MIB).cast_signed(), "{own}: {}", left[gpu] / (1 << 20));
             } else if seen.contains(['c', 'p']) {
-                prop_assert!(left[gpu] < (225 * MIB).cast_signed(), "{own} of {seen}: {}", left[gpu] / (1 << 20));
+                // One more layer would not have fitted; what is staged may then have become 20 less.
+                prop_assert!(left[gpu] < (245 * MIB).cast_signed(), "{own} of {seen}: {}", left[gpu] / (1 << 20));
             }
         }
     }
@@ -205,6 +157,60 @@ proptest! {
             let free = world.gpus.get(at).map_or(world.host.available, |gpu: &Gpu| gpu.free);
             let used = world.problem().used(&shortage.nearest)[at];
             prop_assert_eq!(used + world.margins[at], free + missing, "{}", asked);
+        }
+    }
+
+    #[test]
+    fn what_the_user_says_is_kept(
+        world in pinned(prop_oneof![moe(1), moe(2), dense(2)]),
+        gpu_layers in prop_oneof![Just(GpuLayers::Auto), Just(GpuLayers::All), (0_u32..15).prop_map(GpuLayers::Count)],
+        cpu_moe in prop_oneof![Just(CpuMoe::Auto), Just(CpuMoe::All), (0_u32..15).prop_map(CpuMoe::Count)],
+        split in prop_oneof![Just(vec![]), Just(vec![1.0, 2.0])],
+    ) {
+        let mut world = world;
+        let wishes = &mut world.config.placement;
+        wishes.gpu_layers = gpu_layers;
+        wishes.cpu_moe_layers = cpu_moe;
+        if world.gpus.len() == split.len() {
+            wishes.tensor_split.clone_from(&split);
+        }
+        let wishes = &world.config.placement;
+        let (outcome, asked) = solve(&world);
+        prop_assert!(asked <= 7, "{asked} gauges");
+        let solution = match outcome {
+            Outcome::Fits(solution) => *solution,
+            Outcome::Lacks(shortage) => shortage.nearest,
+        };
+        let settings = &solution.settings;
+        let all = world.header.layers + 1;
+        match gpu_layers {
+            GpuLayers::Auto => {}
+            GpuLayers::All => prop_assert_eq!(settings.gpu_layers, all),
+            GpuLayers::Count(count) => prop_assert_eq!(settings.gpu_layers, count.min(all)),
+        }
+        if !wishes.tensor_split.is_empty() {
+            prop_assert_eq!(&settings.tensor_split, &wishes.tensor_split);
+        }
+        prop_assert!(settings.overrides.starts_with(&wishes.tensor_overrides));
+        let devices = layout::layer_devices(world.header.layers, settings);
+        let places = world.places(settings);
+        prop_assert_eq!(&places, &world.problem().places(&solution));
+        for (part, place) in world.parts.iter().zip(places) {
+            match (&part.pinned, part.layer) {
+                (Some(device), _) => {
+                    prop_assert_eq!(place, world.gpus.iter().position(|gpu| gpu.name == *device));
+                }
+                (None, Some(layer)) if part.name.contains("_exps") => {
+                    let host = match cpu_moe {
+                        CpuMoe::Auto => continue,
+                        CpuMoe::All => true,
+                        CpuMoe::Count(count) => layer < count,
+                    };
+                    let own = devices[layer as usize];
+                    prop_assert_eq!(place, if host { None } else { own }, "{}", &part.name);
+                }
+                _ => {}
+            }
         }
     }
 }
