@@ -165,7 +165,7 @@ fn a_plan_of_22_gb_needs_only_the_header() {
 /// Runs the server with settings that cannot work: exit status, message, and how long it took.
 fn refused(model: &Path, settings: &[&str]) -> (i32, String, Duration) {
     let begun = Instant::now();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_llm-server"));
+    let mut command = server::command();
     command
         .args(["serve", "--set", "listen = \"127.0.0.1:0\"", "--model-file"])
         .arg(model);
@@ -176,6 +176,123 @@ fn refused(model: &Path, settings: &[&str]) -> (i32, String, Duration) {
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.code().unwrap_or(-1), message, begun.elapsed())
 }
+
+/// Which model a case is about.
+#[derive(Clone, Copy)]
+enum About {
+    Small,
+    Moe,
+    /// Heads of 48 elements.
+    Odd,
+    /// More weights than any machine has memory for.
+    Huge,
+}
+
+/// Model, setting, exit status, and words that the message must have.
+const REFUSED: &[(About, &str, i32, &[&str])] = &[
+    (
+        About::Small,
+        "engine = {context = 1048576, parallel = 16, beyond_trained_context = true}",
+        78,
+        &["host lacks", "what would fit", "engine.context = "],
+    ),
+    (
+        About::Small,
+        "engine = {context = 1048576, parallel = 64}",
+        2,
+        &["engine.context × engine.parallel", "lower one of the two"],
+    ),
+    (
+        About::Small,
+        "engine = {kv.v = 'q8_0, flash_attention = 'off}",
+        2,
+        &["engine.kv.v", "set engine.flash_attention to 'auto"],
+    ),
+    (
+        About::Small,
+        "engine.placement.gpu_layers = 99",
+        78,
+        &["engine.placement.gpu_layers", "30 layers", "accepted: 0–31"],
+    ),
+    (
+        About::Small,
+        "engine.placement.cpu_moe_layers = 3",
+        78,
+        &[
+            "engine.placement.cpu_moe_layers",
+            "no experts",
+            "'auto or 0",
+        ],
+    ),
+    (
+        About::Moe,
+        "engine.placement.cpu_moe_layers = 5",
+        78,
+        &["engine.placement.cpu_moe_layers", "accepted: 0–4"],
+    ),
+    (
+        About::Small,
+        "engine.placement.tensor_overrides = [{tensors = \"ffn_.*_exps\", device = \"CPU\"}]",
+        78,
+        &[
+            "engine.placement.tensor_overrides",
+            "matches no tensor",
+            "ffn_down.weight",
+        ],
+    ),
+    (
+        About::Small,
+        "engine.placement.tensor_overrides = [{tensors = \"ffn_(\", device = \"CPU\"}]",
+        78,
+        &["engine.placement.tensor_overrides", "no regular expression"],
+    ),
+    (
+        About::Small,
+        "engine.placement.devices = [\"CUDA7\"]",
+        78,
+        &["engine.placement.devices", "CUDA7"],
+    ),
+    (
+        About::Small,
+        "engine.placement = {devices = [], tensor_split = [1, 1]}",
+        78,
+        &["engine.placement.tensor_split", "2 shares for 0"],
+    ),
+    (About::Small, "engine.threads = 0", 2, &["threads", "1–512"]),
+    (
+        About::Small,
+        "engine.threads = 100000",
+        2,
+        &["threads", "1–512"],
+    ),
+    (
+        About::Small,
+        "engine = {batch = 128, ubatch = 256}",
+        2,
+        &["engine.ubatch", "set ubatch to batch or less"],
+    ),
+    (
+        About::Small,
+        "engine.context = 16384",
+        78,
+        &["engine.context = 16384", "8192", "beyond_trained_context"],
+    ),
+    (
+        About::Odd,
+        "engine.kv.k = 'q4_0",
+        78,
+        &["engine.kv.k", "head size of 48", "accepted: 'f16"],
+    ),
+    (
+        About::Huge,
+        "engine.context = 4096",
+        78,
+        &[
+            "host lacks",
+            "smaller quantization or model from models.lock",
+        ],
+    ),
+];
 
 #[test]
 fn what_cannot_work_is_refused_within_two_seconds_with_what_would() {
@@ -188,107 +305,14 @@ fn what_cannot_work_is_refused_within_two_seconds_with_what_would() {
         "qwen3.5-35b-a3b",
         &["--layers", "480", "--vocab", "4096"],
     );
-    let cases: [(&Path, &str, i32, &[&str]); 16] = [
-        (
-            &small,
-            "engine = {context = 1048576, parallel = 16, beyond_trained_context = true}",
-            78,
-            &["host lacks", "what would fit", "engine.context = "],
-        ),
-        (
-            &small,
-            "engine = {context = 1048576, parallel = 64}",
-            2,
-            &["engine.context × engine.parallel", "lower one of the two"],
-        ),
-        (
-            &small,
-            "engine = {kv.v = 'q8_0, flash_attention = 'off}",
-            2,
-            &["engine.kv.v", "set engine.flash_attention to 'auto"],
-        ),
-        (
-            &small,
-            "engine.placement.gpu_layers = 99",
-            78,
-            &["engine.placement.gpu_layers", "30 layers", "accepted: 0–31"],
-        ),
-        (
-            &small,
-            "engine.placement.cpu_moe_layers = 3",
-            78,
-            &[
-                "engine.placement.cpu_moe_layers",
-                "no experts",
-                "'auto or 0",
-            ],
-        ),
-        (
-            &moe,
-            "engine.placement.cpu_moe_layers = 5",
-            78,
-            &["engine.placement.cpu_moe_layers", "accepted: 0–4"],
-        ),
-        (
-            &small,
-            "engine.placement.tensor_overrides = [{tensors = \"ffn_.*_exps\", device = \"CPU\"}]",
-            78,
-            &[
-                "engine.placement.tensor_overrides",
-                "matches no tensor",
-                "ffn_down.weight",
-            ],
-        ),
-        (
-            &small,
-            "engine.placement.tensor_overrides = [{tensors = \"ffn_(\", device = \"CPU\"}]",
-            78,
-            &["engine.placement.tensor_overrides", "no regular expression"],
-        ),
-        (
-            &small,
-            "engine.placement.devices = [\"CUDA7\"]",
-            78,
-            &["engine.placement.devices", "CUDA7"],
-        ),
-        (
-            &small,
-            "engine.placement = {devices = [], tensor_split = [1, 1]}",
-            78,
-            &["engine.placement.tensor_split", "2 shares for 0"],
-        ),
-        (&small, "engine.threads = 0", 2, &["threads", "1–512"]),
-        (&small, "engine.threads = 100000", 2, &["threads", "1–512"]),
-        (
-            &small,
-            "engine = {batch = 128, ubatch = 256}",
-            2,
-            &["engine.ubatch", "set ubatch to batch or less"],
-        ),
-        (
-            &small,
-            "engine.context = 16384",
-            78,
-            &["engine.context = 16384", "8192", "beyond_trained_context"],
-        ),
-        (
-            &odd,
-            "engine.kv.k = 'q4_0",
-            78,
-            &["engine.kv.k", "head size of 48", "accepted: 'f16"],
-        ),
-        (
-            &huge,
-            "engine.context = 4096",
-            78,
-            &[
-                "host lacks",
-                "smaller quantization or model from models.lock",
-            ],
-        ),
-    ];
-    for (model, setting, status, words) in cases {
-        let (code, message, took) = refused(model, &[setting]);
+    let model = |about| match about {
+        About::Small => &small,
+        About::Moe => &moe,
+        About::Odd => &odd,
+        About::Huge => &huge,
+    };
+    for &(about, setting, status, words) in REFUSED {
+        let (code, message, took) = refused(model(about), &[setting]);
         println!(
             "{setting}\n  {code} after {took:?}: {}",
             message.lines().last().unwrap_or_default()
