@@ -149,6 +149,22 @@ impl From<&LocateError> for Exit {
     }
 }
 
+/// `; models.lock has smaller ones: …` when a model does not fit: other quantizations of it first.
+pub(crate) fn smaller(error: &FitError, loaded: &Loaded) -> Option<String> {
+    const NAMED: usize = 3;
+    let FitError::Shortage { room, .. } = error else {
+        return None;
+    };
+    let names: Vec<_> = loaded
+        .lock
+        .smaller(&loaded.config.model.name, *room)
+        .into_iter()
+        .take(NAMED)
+        .map(|(name, entry)| format!("{name} ({})", crate::report::size(entry.size)))
+        .collect();
+    (!names.is_empty()).then(|| format!("; models.lock has smaller ones: {}", names.join(", ")))
+}
+
 /// The weights that a checked configuration means.
 pub(crate) fn origin(loaded: &Loaded, absent: Absent) -> Origin {
     let name = &loaded.config.model.name;

@@ -290,6 +290,7 @@ const REFUSED: &[(About, &str, i32, &[&str])] = &[
         &[
             "host lacks",
             "smaller quantization or model from models.lock",
+            "models.lock has smaller ones: qwen3.5-",
         ],
     ),
 ];

@@ -83,6 +83,11 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(()) => Exit::Success.into(),
         Err(error) => {
             complain(&error);
+            if let PlanError::Fit(error) = &error
+                && let Some(smaller) = super::smaller(error, &loaded)
+            {
+                eprintln!("  {}", smaller.trim_start_matches("; "));
+            }
             Exit::from(&error).into()
         }
     }

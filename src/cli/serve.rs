@@ -8,7 +8,7 @@ use super::{Exit, complain, configured::Configured};
 use crate::{
     engine::threads,
     log,
-    serve::{self, Absent},
+    serve::{self, Absent, Failure, LoadFailure},
 };
 
 /// Loads the configured model and serves it until SIGTERM or SIGINT.
@@ -50,11 +50,15 @@ pub fn run(args: &Args) -> ExitCode {
         return Exit::Usage.into();
     }
     let origin = super::origin(&loaded, absent);
-    let exit = match serve::run(loaded.config, origin) {
+    let exit = match serve::run(loaded.config.clone(), origin) {
         Ok(()) => Exit::Success,
         Err(failure) => {
             // The journal keeps what is logged; whoever typed the command reads stderr.
-            tracing::error!("{failure}");
+            let smaller = match &failure {
+                Failure::Load(LoadFailure::Fit(error)) => super::smaller(error, &loaded),
+                _ => None,
+            };
+            tracing::error!("{failure}{}", smaller.unwrap_or_default());
             Exit::from(&failure)
         }
     };

@@ -40,8 +40,12 @@ pub enum FitError {
     )]
     TrainedContext { context: u32, trained: u64 },
     /// Too little memory, with settings that would fit.
-    #[error("{0}")]
-    Shortage(String),
+    #[error("{message}")]
+    Shortage {
+        message: String,
+        /// Bytes free on all devices together.
+        room: u64,
+    },
 }
 
 /// Bytes that the host keeps for the process itself and its neighbours.

@@ -42,10 +42,11 @@ pub(super) fn shortage(
     } else {
         format!("what would fit: {}", ways.join(" · "))
     };
-    FitError::Shortage(format!(
-        "the model does not fit: {}; {ways}",
-        lines.join("; ")
-    ))
+    let gpus = problem.gpus.iter().map(|gpu| gpu.free);
+    FitError::Shortage {
+        message: format!("the model does not fit: {}; {ways}", lines.join("; ")),
+        room: gpus.sum::<u64>() + problem.host.available,
+    }
 }
 
 /// Whoever waits for a refusal waits no longer than this for advice.
