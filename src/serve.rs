@@ -151,16 +151,18 @@ impl Life {
             "ready"
         );
         let name = identity.model.clone();
+        // A driver that panics or hangs costs the readings, not the server.
+        let gpus = timeout(WAKE_UP, gpus)
+            .await
+            .map_or_else(|_| Gpus::default(), Result::unwrap_or_default);
+        tokio::spawn(log_gpus(gpus.clone()));
         self.stage.send_replace(Stage::Ready(Arc::new(Service {
             engine: loaded.engine,
             vocab: loaded.weights,
             chat: loaded.chat,
             identity,
             plan: loaded.placement,
-            // A driver that panics or hangs costs the readings, not the server.
-            gpus: timeout(WAKE_UP, gpus)
-                .await
-                .map_or_else(|_| Gpus::default(), Result::unwrap_or_default),
+            gpus,
         })));
         systemd::ready(&format!("Serving {name} on {}", self.addresses));
         self.serve(name, engine, ended).await
@@ -243,6 +245,24 @@ impl Life {
             fingerprint: served.fingerprint(),
             version: served.version(),
         }
+    }
+}
+
+/// What limits a GPU is easily overlooked: a narrow slot, a low power limit, heat.
+async fn log_gpus(gpus: Gpus) {
+    for gpu in gpus.now().await.into_iter().flatten() {
+        info!(
+            name = gpu.name,
+            free_mib = gpu.memory.map(|memory| memory.free_bytes >> 20),
+            temperature_celsius = gpu.temperature_celsius,
+            power_watts = gpu.power_watts,
+            power_limit_watts = gpu.power_limit_watts,
+            pcie_generation_max = gpu.pcie.generation_max,
+            pcie_width = gpu.pcie.width,
+            throttled_by = gpu.throttled_by.map(|reasons| reasons.join(", ")),
+            error = gpu.error,
+            "GPU"
+        );
     }
 }
 

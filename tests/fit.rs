@@ -254,6 +254,12 @@ const REFUSED: &[(About, &str, i32, &[&str])] = &[
     ),
     (
         About::Small,
+        "engine.cpu_mask = \"4000\"",
+        78,
+        &["engine.cpu_mask", "CPU 4000", "accepted: "],
+    ),
+    (
+        About::Small,
         "engine.placement = {devices = [], tensor_split = [1, 1]}",
         78,
         &["engine.placement.tensor_split", "2 shares for 0"],
