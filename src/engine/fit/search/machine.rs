@@ -73,7 +73,7 @@ impl fmt::Debug for World {
                 &(mib(&self.compute), self.staged_halves, mib(&self.surprise)),
             )
             .field("placement", &self.config.placement)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
