@@ -171,6 +171,11 @@ impl Moved {
             && groups.is_some_and(|groups| groups.iter().any(|group| group == part.group()))
     }
 
+    #[cfg(test)]
+    pub(super) fn groups(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+
     /// As overrides, few because llama.cpp holds every tensor against every one of them.
     pub(super) fn overrides(&self) -> Vec<Override> {
         let mut layers_of: BTreeMap<&[String], Vec<String>> = BTreeMap::new();

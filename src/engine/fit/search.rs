@@ -157,7 +157,7 @@ impl Problem<'_> {
         let (mut best, mut lesson, mut moved) = (whole, lesson, self.wished_moves());
         if wishes.cpu_moe_layers == CpuMoe::Auto {
             moved = self.all_moved();
-            (best, lesson) = self.fill(gauge, best, lesson)?;
+            (best, lesson) = self.fill(gauge, &best, lesson)?;
         }
         if wishes.gpu_layers == GpuLayers::Auto && !self.gpus_fit(&best) {
             best = self.fewer_layers(gauge, best, lesson, &moved)?;

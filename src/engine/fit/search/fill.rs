@@ -15,20 +15,24 @@ impl Problem<'_> {
     pub(super) fn fill(
         &self,
         gauge: &mut dyn Gauge,
-        full: Solution,
+        full: &Solution,
         mut lesson: Lesson,
     ) -> Result<(Solution, Lesson), LoadError> {
         let none = self.sizes(&self.all_moved());
         let mut draft = full.draft();
-        draft.split = self.split_to_fill(&lesson, &none, &draft);
-        let mut tried = vec![full.moved.clone()];
-        let (mut best, mut last): (Option<Solution>, _) = (None, full);
+        let mut tried = vec![draft.clone()];
+        let (mut best, mut last): (Option<Solution>, _) = (None, full.clone());
         for _ in 0..ROUNDS {
+            draft.split = self.split_to_fill(&lesson, &none, &draft);
             draft.moved = self.kept_out(&lesson, &none, &draft);
-            if tried.contains(&draft.moved) {
+            if draft.moved == full.moved {
+                // All of it on GPUs does not fit, because then they work on several steps at once: see how little is enough.
+                draft.moved = self.least_out(&draft);
+            }
+            if tried.contains(&draft) {
                 break;
             }
-            tried.push(draft.moved.clone());
+            tried.push(draft.clone());
             last = self.attempt(gauge, draft.clone())?;
             lesson = self.learn(&lesson, &last);
             let more = |best: &Solution| self.bytes(&last.moved) < self.bytes(&best.moved);
@@ -81,6 +85,24 @@ impl Problem<'_> {
         } else {
             careful
         }
+    }
+
+    /// The smallest group of the layers on GPUs.
+    fn least_out(&self, draft: &Draft) -> Moved {
+        let devices = layout::layer_devices(self.header.layers, &self.settings(draft));
+        let least = (0..self.header.layers)
+            .filter(|layer| devices[*layer as usize].is_some())
+            .flat_map(|layer| {
+                self.experts_of(layer)
+                    .into_iter()
+                    .map(move |group| (layer, group))
+            })
+            .min_by_key(|(layer, (_, bytes))| (*bytes, *layer));
+        let mut moved = Moved::default();
+        if let Some((layer, (group, _))) = least {
+            moved.insert(layer, group);
+        }
+        moved
     }
 
     /// Groups of expert tensors of a layer with their bytes, those that the user pinned left out.

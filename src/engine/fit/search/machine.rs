@@ -37,6 +37,8 @@ pub(in crate::engine::fit) struct World {
     pub(in crate::engine::fit) compute: u64,
     /// How much of the largest weight in host memory the first GPU stages, in halves.
     pub(in crate::engine::fit) staged_halves: u64,
+    /// What each of several GPUs takes more while nothing lies on the host, so that they can work on several steps at once.
+    pub(in crate::engine::fit) pipeline: u64,
     /// What the first GPU takes more when some layer has weights in host memory, which no arithmetic foresees.
     pub(in crate::engine::fit) surprise: u64,
 }
@@ -153,6 +155,7 @@ impl World {
             cached_every: 1,
             compute: 20 * MIB,
             staged_halves: 2,
+            pipeline: 0,
             surprise: 0,
         }
     }
@@ -261,7 +264,11 @@ impl Gauge for Machine<'_> {
             .max();
         let buffer = |at: usize| {
             let name = settings.devices.get(at).map_or("CPU", String::as_str);
-            let step = world.compute * u64::from(config.ubatch) / 512;
+            let pipeline = match hosted {
+                None if gpus > 1 => world.pipeline,
+                _ => 0,
+            };
+            let step = world.compute * u64::from(config.ubatch) / 512 + pipeline;
             let works = devices.contains(&Some(at)) || places.contains(&Some(at));
             let stages = at == 0 && gpus > 0 && settings.op_offload;
             let staging = match hosted {

@@ -92,12 +92,15 @@ proptest! {
         layers in 4_usize..40,
         free in prop::collection::vec(300_u64..1500, 2..4),
         cache in 0_u64..8000,
+        pipeline in 0_u64..100,
     ) {
         let mut world = World::dense(layers, &free);
+        world.pipeline = pipeline * MIB;
         world.cache = cache;
         let (solution, asked) = fits(&world);
         prop_assert!(asked <= 6, "{asked} gauges");
-        if solution.settings.gpu_layers <= world.header.layers {
+        // With the last layer there, all would be on GPUs, which takes more: that was tried first.
+        if solution.settings.gpu_layers < world.header.layers {
             let layer = (100 * MIB + cache * 4096).cast_signed();
             for left in &world.problem().left(&solution)[..free.len()] {
                 prop_assert!(*left < layer, "{left} of {layer} left");
@@ -109,24 +112,30 @@ proptest! {
     fn experts_fill_every_gpu_that_has_some_on_the_host(
         layers in 4_usize..30,
         free in prop::collection::vec(700_u64..3000, 2..4),
+        pipeline in 0_u64..100,
     ) {
-        let world = World::moe(layers, &free);
+        let mut world = World::moe(layers, &free);
+        world.pipeline = pipeline * MIB;
         let (solution, asked) = fits(&world);
         prop_assert!(asked <= 5, "{asked} gauges");
         let devices = layout::layer_devices(world.header.layers, &solution.settings);
         let seen = picture(&world, &solution);
         let left = world.problem().left(&solution);
-        for (gpu, left) in left.iter().take(free.len()).enumerate() {
+        for (gpu, left) in left[..free.len()].iter().enumerate() {
             let own: String = seen.char_indices()
                 .filter(|(at, _)| devices[*at] == Some(gpu))
                 .map(|(_, kind)| kind)
                 .collect();
             prop_assert!(own.matches('p').count() <= 1, "{own}");
+            let last_group = seen.replace(['G', '+'], "") == "p" && solution.moved.groups() == 1;
+            if last_group {
+                continue; // all on GPUs takes more, and was tried first
+            }
             if own.contains(['c', 'p']) {
-                prop_assert!(*left < (80 * MIB).cast_signed(), "{own}: {}", *left / (1 << 20));
+                prop_assert!(*left < (80 * MIB).cast_signed(), "{own}: {}", left / (1 << 20));
             } else if seen.contains(['c', 'p']) {
                 // One more layer would not have fitted; what is staged may then have become 20 less.
-                prop_assert!(*left < (245 * MIB).cast_signed(), "{own} of {seen}: {}", *left / (1 << 20));
+                prop_assert!(*left < (245 * MIB).cast_signed(), "{own} of {seen}: {}", left / (1 << 20));
             }
         }
     }
