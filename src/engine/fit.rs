@@ -62,7 +62,7 @@ pub fn fit(file: &Path, config: &EngineConfig) -> Result<Plan, FitError> {
     let chosen = check::gpus(config, &present)?;
     check::settings(config, &header, &chosen)?;
     let mut parts = layout::parts(&header);
-    check::pin(config, &present, &mut parts)?;
+    check::pin(config, &chosen, &present, &mut parts)?;
     let margins: Vec<u64> = chosen
         .iter()
         .map(|_| margin(config))

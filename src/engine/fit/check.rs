@@ -2,7 +2,7 @@
 
 use super::{FitError, layout::Part, search};
 use crate::{
-    config::{CpuMoe, EngineConfig, GpuLayers, KvType},
+    config::{CpuMoe, EngineConfig, GpuLayers, KvType, Split},
     engine::{
         gguf::Header,
         llama::{self, Gauged, Gpu},
@@ -163,6 +163,13 @@ fn layers(config: &EngineConfig, header: &Header, gpus: &[Gpu]) -> Result<(), Fi
 
 fn split(config: &EngineConfig, gpus: &[Gpu]) -> Result<(), FitError> {
     const FIELD: &str = "engine.placement.tensor_split";
+    // The engine's CUDA backend has lost its split buffers; llama.cpp would refuse later and name no setting.
+    if config.placement.split == Split::Row && !gpus.is_empty() {
+        return Err(refuse(
+            "engine.placement.split",
+            "'row is not offered by this engine's GPU backends; accepted: 'layer or 'none",
+        ));
+    }
     let shares = &config.placement.tensor_split;
     if shares.is_empty() {
         return Ok(());
@@ -213,13 +220,23 @@ fn mask(config: &EngineConfig) -> Result<(), FitError> {
 /// Finds what each of the user's overrides matches; the first that does counts.
 pub(super) fn pin(
     config: &EngineConfig,
+    chosen: &[Gpu],
     present: &[Gpu],
     parts: &mut [Part],
 ) -> Result<(), FitError> {
     const FIELD: &str = "engine.placement.tensor_overrides";
     for (at, wish) in config.placement.tensor_overrides.iter().enumerate() {
         if wish.device != "CPU" {
-            find(FIELD, &wish.device, present)?;
+            let gpu = find(FIELD, &wish.device, present)?;
+            if !chosen.contains(gpu) {
+                return Err(refuse(
+                    FIELD,
+                    format!(
+                        "{:?} is not among the GPUs that engine.placement.devices and split use",
+                        gpu.name
+                    ),
+                ));
+            }
         }
         let found = llama::search(&wish.tensors, parts.iter().map(|part| part.name.as_str()))
             .map_err(|why| {

@@ -106,7 +106,7 @@ pub enum Place {
     SomeExpertsOnCpu,
     /// On a GPU, all expert tensors on the CPU.
     ExpertsOnCpu,
-    /// On a GPU, other tensors on the CPU.
+    /// On a GPU, other tensors than its experts elsewhere.
     Mixed,
     Cpu,
 }
