@@ -4,6 +4,7 @@
 mod server;
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -363,4 +364,25 @@ fn a_worst_case_step_runs_on_every_kind_of_memory_and_leaves_nothing_behind() {
             assert_eq!(llama.decode(&[row], &|| false), Ok(()), "{shape}");
         }
     }
+}
+
+#[test]
+fn compute_threads_keep_to_the_cpus_and_the_patience_that_are_configured() {
+    let server = server::Server::start(&[
+        "engine = {context = 256, parallel = 1, threads = 2, cpu_mask = \"0\", poll = 7}",
+    ]);
+    let process = PathBuf::from(format!("/proc/{}", server.pid()));
+    let environment = fs::read_to_string(process.join("environ")).unwrap();
+    assert!(environment.contains("GOMP_SPINCOUNT=70000\0"));
+    let allowed: Vec<_> = fs::read_dir(process.join("task"))
+        .unwrap()
+        .filter_map(|task| {
+            let status = fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+            let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
+            // Worker threads bear the name of the thread that made them.
+            (field("Name:")?.trim() == "engine")
+                .then(|| field("Cpus_allowed_list:").map(|list| list.trim().to_owned()))?
+        })
+        .collect();
+    assert_eq!(allowed, ["0", "0"], "the engine's thread and its worker");
 }

@@ -16,7 +16,9 @@ use super::{
 use crate::{
     chat::{ChatError, Delta, Parser, Rendered},
     config::Limits,
-    engine::{Event, Failed, Finish, Finished, Job, Refused, Sampling, fit, llama, model::Vocab},
+    engine::{
+        Event, Failed, Finish, Finished, Job, Refused, Sampling, fit, llama, model::Vocab, threads,
+    },
     log,
     serve::{
         self, Absent, Failure,
@@ -97,6 +99,9 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return error.report(),
     };
+    if let Some(poll) = loaded.config.engine.poll {
+        threads::spin(Some(poll));
+    }
     // Of the log only what is wrong: the answer is what was asked for.
     let _ = log::start("warn");
     let exit = match answer(args, &loaded) {

@@ -39,6 +39,9 @@ pub fn spin(poll: Option<u32>) {
     }
     .to_string();
     let ours = env::var(OURS).ok();
+    if poll.is_none() && ours.is_some() {
+        return; // chosen before, perhaps with the configuration at hand
+    }
     let users = ours.is_none()
         && [SPINS, "OMP_WAIT_POLICY"]
             .iter()
