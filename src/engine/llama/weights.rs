@@ -80,7 +80,8 @@ impl Weights {
         // SAFETY: the model was just loaded.
         match unsafe { guard::pin(self.model) } {
             Ok(0) => tracing::warn!(
-                "experts in host memory could not be locked for direct access by the GPU: long prompts will be slower"
+                "experts in host memory could not be locked for direct access by the GPU, and long prompts will be slower: \
+                 engine.load = 'none reads them into memory that can"
             ),
             Ok(bytes) => {
                 self.pinned = true;
