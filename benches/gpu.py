@@ -12,7 +12,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -165,12 +164,7 @@ def measure(arguments, label, command, port, log):
         print(f"{label}: {error}\n{tail}", file=sys.stderr, flush=True)
         return None
     finally:
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(30)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        process.end(child, 30)
     return {"ready_s": ready, "answers": answers, "gpu_mib": used, "rss_kib": rss, "devices": devices}
 
 

@@ -65,12 +65,17 @@ def start(url, command):
     try:
         return wait_ready(url, lambda: child.poll() is None) * 1000
     finally:
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        end(child, 10)
+
+
+def end(child, patience_s):
+    """Ends a process, if need be by force."""
+    child.send_signal(signal.SIGTERM)
+    try:
+        child.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def starts(runs, path, words):

@@ -126,8 +126,6 @@ pub(crate) mod examples;
 
 #[cfg(test)]
 mod tests {
-    use std::{io, sync::Arc, sync::Mutex};
-
     use super::{examples, *};
 
     #[test]
@@ -143,29 +141,9 @@ mod tests {
         assert_eq!(json["kv"]["k"], "q8_0");
     }
 
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
     fn the_log_has_a_line_a_device_and_one_on_the_layers() {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .without_time()
-            .with_writer(move || writer.clone())
-            .finish();
-        tracing::subscriber::with_default(subscriber, || log(&examples::experts_on_the_cpu()));
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let text = crate::log::captured(|| log(&examples::experts_on_the_cpu()));
         insta::assert_snapshot!(text, @r#"
         INFO llm_server::report: memory planned device="CUDA0" weights_mib=9475 kv_mib=931 compute_mib=812 beside_mib=0 margin_mib=700 left_mib=3952
         INFO llm_server::report: memory planned device="host" weights_mib=12261 kv_mib=0 compute_mib=37 beside_mib=0 margin_mib=0 left_mib=46070
