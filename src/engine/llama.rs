@@ -14,6 +14,7 @@ mod sampler;
 mod scores;
 mod weights;
 
+pub(crate) use backend::has_gpu_plugin;
 pub use backend::{Build, build, init};
 pub use context::Llama;
 pub(crate) use devices::{Gpu, gpus, search};

@@ -5,6 +5,7 @@ use std::{
     thread,
 };
 
+use super::llama;
 use crate::config::EngineConfig;
 
 /// How often a thread of libgomp looks whether the others are done before it sleeps, about 10 µs in all.
@@ -67,11 +68,11 @@ pub fn spin(poll: Option<u32>) {
     tracing::debug!(%error, "the process could not start itself anew: its threads spin as libgomp likes");
 }
 
-/// Whether a driver for a GPU is at work; cheap, because it is asked before anything else.
+/// Whether a driver for a GPU is at work and a plugin that uses it is here; cheap, because it is asked before
+/// anything else.
 fn has_gpu() -> bool {
-    ["/dev/nvidiactl", "/dev/kfd", "/dev/dxg"]
-        .iter()
-        .any(|device| Path::new(device).exists())
+    let drivers = ["/dev/nvidiactl", "/dev/kfd", "/dev/dxg"];
+    drivers.iter().any(|device| Path::new(device).exists()) && llama::has_gpu_plugin()
 }
 
 /// Keeps the calling thread, and all that it starts from now on, to these CPUs.
