@@ -188,7 +188,7 @@ pub enum FlashAttention {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Load {
-    /// Mapped; read where a GPU works on weights in host memory.
+    /// Mapped; what a GPU fetches from host memory is locked.
     Auto,
     Mmap,
     /// Read.
