@@ -29,7 +29,7 @@ use crate::{
 /// More rounds than ever were needed; each part of the search ends in 1 to 3.
 const ROUNDS: usize = 12;
 
-/// Tells what a placement takes. The real one asks llama.cpp: 0.2 to 0.5 s for a model of 22 GB.
+/// Tells what a placement takes. The real one asks llama.cpp: about 0.1 s for a model of 22 GB.
 pub(super) trait Gauge {
     fn gauge(
         &mut self,
