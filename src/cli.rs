@@ -9,6 +9,7 @@ pub mod models;
 pub mod plan;
 pub mod schema;
 pub mod serve;
+mod svg;
 pub mod version;
 
 use std::process::ExitCode;

@@ -156,11 +156,7 @@ fn facts(file: &Path, header: &Header, parts: &[Part]) -> Facts {
     Facts {
         name: header.name.clone().unwrap_or_else(stem),
         architecture: header.architecture.clone(),
-        weight_bytes: parts
-            .iter()
-            .filter(|part| !part.is_copy())
-            .map(|part| part.bytes)
-            .sum(),
+        weight_bytes: layout::weight_bytes(parts),
         layers: header.layers,
         experts: header.experts,
         experts_used: header.experts_used,
@@ -274,12 +270,8 @@ fn devices(
             weights.dense += gauged.saturating_sub(weights.total());
             let (k, v) = (per_element(problem, true), per_element(problem, false));
             let grows = cache[at] - fixed[at];
-            let keys = if k + v == 0 {
-                grows
-            } else {
-                u64::try_from(u128::from(grows) * u128::from(k) / u128::from(k + v))
-                    .unwrap_or(grows)
-            };
+            let keys = u64::try_from(u128::from(grows) * u128::from(k) / u128::from(k + v))
+                .unwrap_or(grows);
             Device {
                 name,
                 description,

@@ -7,6 +7,7 @@ use super::{
     report::{Point, Report, TargetReport},
     stats::Summary,
 };
+use crate::cli::svg::escape;
 
 /// Of one panel with everything around it, in pixels.
 const WIDTH: f64 = 340.0;
@@ -274,12 +275,6 @@ fn number(value: f64) -> String {
 fn tick(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
 }
 
 #[cfg(test)]

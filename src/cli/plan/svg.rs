@@ -4,9 +4,10 @@ mod draw;
 
 use std::fmt::Write;
 
-use self::draw::{LINE, Legend, WIDTH, escape, text};
+use self::draw::{LINE, Legend, WIDTH, text};
 use super::picture::{PLACES, words};
 use crate::{
+    cli::svg::escape,
     engine::fit::{Device, Layer, Place, Plan},
     report::{sentences, size},
 };

@@ -192,6 +192,12 @@ impl Moved {
     }
 }
 
+/// Bytes of all weights; tied embeddings count once.
+pub(super) fn weight_bytes(parts: &[Part]) -> u64 {
+    let own = parts.iter().filter(|part| !part.is_copy());
+    own.map(|part| part.bytes).sum()
+}
+
 /// Weights of each GPU by class, the host's last.
 pub(super) fn weights(parts: &[Part], places: &[At], gpus: usize) -> Vec<Weights> {
     let mut sums = vec![Weights::default(); gpus + 1];

@@ -10,7 +10,10 @@ use std::{
 use llama_cpp_sys_2 as sys;
 use serde::Serialize;
 
-use super::{LoadError, guard};
+use super::{
+    LoadError,
+    guard::{self, Fault},
+};
 
 /// Prepares llama.cpp for this process: its log goes to `tracing` (target `llama`), aborts are contained,
 /// CPU and GPU backends come from the folder beside the binary. May be called again without effect.
@@ -90,6 +93,17 @@ static ERRORS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 pub(super) fn take_errors() -> String {
     let mut errors = ERRORS.lock().unwrap_or_else(PoisonError::into_inner);
     std::mem::take(&mut *errors).join("; ")
+}
+
+/// Why a guarded call failed, in llama.cpp's words: the error lines that it logged since [`take_errors`].
+pub(super) fn reason(fault: Fault) -> String {
+    match fault {
+        Fault::Caught(why) => why,
+        Fault::Code(_) => match take_errors() {
+            why if why.is_empty() => "llama.cpp refused it without a reason".into(),
+            why => why,
+        },
+    }
 }
 
 extern "C" fn on_log(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {

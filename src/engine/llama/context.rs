@@ -74,12 +74,8 @@ impl Llama {
         params.abort_callback_data = ptr::from_ref(&*self.abandoned).cast_mut().cast();
         backend::take_errors();
         // SAFETY: the weights outlive the context: `self` holds both, and frees the context first.
-        unsafe { guard::context(self.weights.as_mut_ptr(), params) }.map_err(|fault| {
-            LoadError::Context(match fault {
-                Fault::Caught(why) => why,
-                Fault::Code(_) => backend::take_errors(),
-            })
-        })
+        unsafe { guard::context(self.weights.as_mut_ptr(), params) }
+            .map_err(|fault| LoadError::Context(backend::reason(fault)))
     }
 
     /// The first decode touches every weight and makes the worker threads; no request shall wait for that.

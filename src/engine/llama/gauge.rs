@@ -5,8 +5,7 @@ use std::{ffi::c_char, path::Path};
 use llama_cpp_sys_2 as sys;
 
 use super::{
-    Buffer, LoadError, backend,
-    guard::{self, Fault},
+    Buffer, LoadError, backend, guard,
     params::{self, ModelParams},
 };
 use crate::{
@@ -46,12 +45,12 @@ pub(crate) fn gauge(
     let model =
         unsafe { guard::load(&name, model_params.raw) }.map_err(|fault| LoadError::File {
             path: path.to_owned(),
-            why: reason(fault),
+            why: backend::reason(fault),
         })?;
     let model = Owned(model);
     // SAFETY: the model outlives the context, which is declared after it.
     let context = unsafe { guard::context(model.0, context_params) }
-        .map_err(|fault| LoadError::Context(reason(fault)))?;
+        .map_err(|fault| LoadError::Context(backend::reason(fault)))?;
     let context = OwnedContext(context);
     // SAFETY: the context is valid and ours alone.
     unsafe {
@@ -60,7 +59,7 @@ pub(crate) fn gauge(
         let (tokens, sequences) = (context_params.n_ubatch, context_params.n_seq_max);
         let attention = guard::attention(context.0, sequences, sequences)
             .and_then(|one| Ok((one, guard::attention(context.0, tokens, sequences)?)));
-        let inside = |fault| LoadError::Context(reason(fault));
+        let inside = |fault| LoadError::Context(backend::reason(fault));
         let (one, many) = attention.map_err(inside)?;
         Ok(Gauged {
             buffers: buffers.map_err(inside)?,
@@ -99,16 +98,6 @@ fn write(into: &mut [c_char; 128], text: &str) -> Option<()> {
         *place = byte.cast_signed();
     }
     Some(())
-}
-
-fn reason(fault: Fault) -> String {
-    match fault {
-        Fault::Caught(why) => why,
-        Fault::Code(_) => match backend::take_errors() {
-            why if why.is_empty() => "llama.cpp refused it without a reason".into(),
-            why => why,
-        },
-    }
 }
 
 struct Owned(*mut sys::llama_model);

@@ -4,11 +4,7 @@ use std::{ffi::c_void, path::Path, sync::Arc};
 
 use llama_cpp_sys_2 as sys;
 
-use super::{
-    LoadError, backend,
-    guard::{self, Fault},
-    params::ModelParams,
-};
+use super::{LoadError, backend, guard, params::ModelParams};
 use crate::{
     config::Numa,
     engine::{Token, fit::Plan, model::Vocab},
@@ -61,16 +57,7 @@ impl Weights {
                 Ok(Arc::new(weights))
             }
             Err(_) if !progress(0.0) => Err(LoadError::Cancelled),
-            Err(Fault::Caught(why)) => Err(refuse(why)),
-            Err(Fault::Code(_)) => {
-                let why = backend::take_errors();
-                let why = if why.is_empty() {
-                    "llama.cpp refused it without a reason".into()
-                } else {
-                    why
-                };
-                Err(refuse(why))
-            }
+            Err(fault) => Err(refuse(backend::reason(fault))),
         }
     }
 

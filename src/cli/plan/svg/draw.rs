@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::cli::svg::escape;
+
 /// Of the whole picture, in pixels like all lengths here.
 pub(super) const WIDTH: f64 = 880.0;
 /// From one line of text to the next.
@@ -60,24 +62,6 @@ pub(super) fn wrap(text: &str) -> Vec<String> {
         }
     }
     lines
-}
-
-/// For text and attributes. What XML cannot hold at all is replaced.
-pub(super) fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            '\u{fffe}' | '\u{ffff}' => safe.push('\u{fffd}'),
-            letter if letter.is_control() => safe.push('\u{fffd}'),
-            letter => safe.push(letter),
-        }
-    }
-    safe
 }
 
 /// Swatches with words, from left to right and on further lines.

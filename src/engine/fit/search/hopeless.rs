@@ -1,6 +1,6 @@
 //! What cannot fit however it is placed, told with no gauge or one.
 
-use super::{Draft, Gauge, Problem, Shortage, Solution, signed};
+use super::{Draft, Gauge, Problem, Shortage, Solution, layout, signed};
 use crate::engine::{
     fit::HOST,
     llama::{Buffer, Gauged, LoadError},
@@ -9,8 +9,7 @@ use crate::engine::{
 impl Problem<'_> {
     /// Weights that all devices together could not hold need no gauge.
     pub(super) fn too_heavy(&self) -> Option<Shortage> {
-        let own = self.parts.iter().filter(|part| !part.is_copy());
-        let weights: u64 = own.map(|part| part.bytes).sum();
+        let weights = layout::weight_bytes(self.parts);
         let gpus: i64 = (0..self.gpus.len()).map(|at| self.room(at).max(0)).sum();
         let host = weights.saturating_sub(gpus.unsigned_abs());
         let missing = signed(host) - self.room(self.gpus.len());
