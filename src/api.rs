@@ -32,7 +32,7 @@ use tower_http::{
 use self::{auth::Keys, error::ApiError};
 use crate::{
     chat::Chat,
-    config::Limits,
+    config::{Limits, Share},
     engine::{Engine, model::Vocab},
     gpu::Gpus,
 };
@@ -83,6 +83,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Accepted API keys; empty: none is asked for.
     pub keys: Vec<String>,
+    /// Whose cached prefixes a key's requests may reuse.
+    pub share: Share,
 }
 
 /// What every request may look at.
@@ -97,7 +99,7 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
     let app = Arc::new(App {
         stage,
         limits: settings.limits,
-        keys: Keys::new(&settings.keys),
+        keys: Keys::new(&settings.keys, settings.share),
     });
     let open = Router::new()
         .route("/health", get(health::health))

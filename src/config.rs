@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use engine::{
     CpuMoe, EngineConfig, FlashAttention, GpuLayers, KvConfig, KvType, Load, Numa, Override,
-    Placement, Split,
+    Placement, Schedule, Speculate, Split,
 };
 pub use listen::{BadListen, Listen};
 pub use load::{ConfigError, KnownModel, Source, load};
@@ -29,6 +29,7 @@ pub struct Config {
     pub listen: Listen,
     pub model: ModelConfig,
     pub engine: EngineConfig,
+    pub cache: CacheConfig,
     pub limits: Limits,
     pub auth: AuthConfig,
     pub log: LogConfig,
@@ -43,6 +44,28 @@ pub struct ModelConfig {
     pub aliases: Vec<String>,
     /// Jinja file that replaces the model's own chat template; absolute or relative to the process.
     pub chat_template: Option<PathBuf>,
+}
+
+/// What is kept of computed prompts, beside what the sequences themselves hold.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheConfig {
+    /// MiB of host memory for states of sequences; `None` (`'auto`): a part of what is free.
+    #[serde(with = "field::auto")]
+    pub ram: Option<u32>,
+    pub share: Share,
+    /// Tokens between two checkpoints of a prompt, for models whose state cannot be cut.
+    pub checkpoint_every: u32,
+}
+
+/// Who may reuse whose prefixes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Share {
+    /// Requests with the same API key.
+    Key,
+    /// Everybody: whoever can measure time can find out what others sent.
+    All,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]

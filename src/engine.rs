@@ -7,12 +7,17 @@ pub mod fake;
 pub mod fit;
 pub mod gguf;
 pub mod llama;
+pub(crate) mod lookup;
 pub mod model;
+pub(crate) mod pace;
 pub(crate) mod plan;
+pub(crate) mod prefix;
 mod pulse;
+pub(crate) mod queue;
 mod reply;
 pub mod sample;
 pub(crate) mod slot;
+pub(crate) mod store;
 pub(crate) mod text;
 pub mod threads;
 pub(crate) mod worker;
@@ -20,7 +25,7 @@ pub(crate) mod worker;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -54,8 +59,11 @@ pub struct Job {
     pub ignore_eos: bool,
     /// Report log-probabilities, with this many alternatives (0–20) for each token.
     pub logprobs: Option<u8>,
-    /// Whose cached prefixes may be reused: requests of different tenants never share.
-    pub tenant: u64,
+    /// Whose cached prefixes may be reused: requests of different tenants never share. `None`: nobody's, and
+    /// nobody may reuse this one's.
+    pub tenant: Option<u64>,
+    /// Whose turn it is: waiting jobs of different keys have a fair share each.
+    pub key: u64,
     /// How long the job may wait for a free sequence.
     pub queue_wait: Duration,
     /// How long the job may run once it has a sequence.
@@ -123,6 +131,9 @@ pub struct Usage {
     pub prompt_tokens: u32,
     pub cached_tokens: u32,
     pub completion_tokens: u32,
+    /// Guessed tokens that were computed ahead, and came true or not.
+    pub accepted_tokens: u32,
+    pub rejected_tokens: u32,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -155,7 +166,11 @@ pub enum Failed {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("the queue is full")]
-    Full { queued: u32 },
+    Full {
+        queued: u32,
+        /// When those who wait now will have had their turn, by the latest completions; `None`: nothing is known yet.
+        wait: Option<Duration>,
+    },
     #[error("the server is shutting down")]
     Stopped,
     #[error("the prompt is empty")]
@@ -184,6 +199,36 @@ pub struct Busy {
     pub running: u32,
 }
 
+/// How the engine schedules, and what it keeps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tuning {
+    /// Jobs that may wait.
+    pub queue: u32,
+    /// Longest gap between two tokens of a stream that prompts beside it may cause; `None`: as it suits the machine.
+    pub max_gap: Option<Duration>,
+    /// Host memory for states of sequences, in bytes; 0: none are kept but those in the sequences themselves.
+    pub cache_bytes: usize,
+    /// Tokens between two checkpoints of a prompt, where the model's state cannot be cut.
+    pub checkpoint_every: usize,
+    /// Guess tokens from the sequence's own earlier ones.
+    pub lookup: bool,
+    /// The same request gets the same bits, whatever runs beside it or is cached.
+    pub reproducible: bool,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            queue: 0,
+            max_gap: None,
+            cache_bytes: 0,
+            checkpoint_every: 1024,
+            lookup: false,
+            reproducible: false,
+        }
+    }
+}
+
 /// A cheap handle to the engine thread. The thread ends when the last one is dropped, or by [`Engine::halt`].
 #[derive(Clone)]
 pub struct Engine {
@@ -206,16 +251,35 @@ pub(crate) struct Shared {
     /// Jobs accepted and not ended.
     held: Arc<AtomicU32>,
     running: AtomicU32,
+    /// Jobs ended so far, however; wraps.
+    ended: Arc<AtomicU32>,
+    /// Microseconds from one end to the next, by the latest; 0: unknown.
+    completion_interval: AtomicU64,
     /// Cancelled: finish nothing more, end every job with [`Failed::Stopped`].
     halt: CancellationToken,
     /// Cancelled: the thread hangs inside llama.cpp and will end nothing itself.
     lost: CancellationToken,
 }
 
+impl Shared {
+    pub(crate) fn set_completion_interval(&self, interval: Duration) {
+        let micros = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
+        self.completion_interval.store(micros, Ordering::Relaxed);
+    }
+
+    /// When `queued` jobs will have had their turn.
+    fn wait(&self, queued: u32) -> Option<Duration> {
+        match self.completion_interval.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(Duration::from_micros(micros).saturating_mul(queued.max(1))),
+        }
+    }
+}
+
 /// Starts the engine thread. `build` runs on it, because llama.cpp's worker team belongs to the thread
-/// that decodes; this returns once the model is built. `queue`: jobs that may wait.
+/// that decodes; this returns once the model is built.
 pub fn start<M: model::Model, E: Send + 'static>(
-    queue: u32,
+    tuning: Tuning,
     build: impl FnOnce() -> Result<M, E> + Send + 'static,
 ) -> Result<(Engine, JoinHandle<()>), E> {
     let (send, outcome) = std::sync::mpsc::sync_channel(1);
@@ -230,11 +294,13 @@ pub fn start<M: model::Model, E: Send + 'static>(
                 context: model.context(),
                 sequences: model.sequences(),
                 vocab: model.vocab().size(),
-                queue,
+                queue: tuning.queue,
             },
             pulse: Arc::new(Pulse::new()),
             held: Arc::new(AtomicU32::new(0)),
             running: AtomicU32::new(0),
+            ended: Arc::new(AtomicU32::new(0)),
+            completion_interval: AtomicU64::new(0),
             halt: CancellationToken::new(),
             lost: CancellationToken::new(),
         });
@@ -243,7 +309,7 @@ pub fn start<M: model::Model, E: Send + 'static>(
             shared: Arc::clone(&shared),
         };
         if send.send(Ok(engine)).is_ok() {
-            worker::Worker::new(model, arrivals, shared).run();
+            worker::Worker::new(model, tuning, arrivals, shared).run();
         }
     };
     let thread = thread::Builder::new().name("engine".into()).spawn(run);
@@ -299,9 +365,12 @@ impl Engine {
         let Shape {
             queue, sequences, ..
         } = self.shared.shape;
-        Place::take(&self.shared.held, queue.saturating_add(sequences)).map_err(|held| {
+        let Shared { held, ended, .. } = &*self.shared;
+        Place::take(held, ended, queue.saturating_add(sequences)).map_err(|held| {
+            let queued = held.saturating_sub(sequences);
             Refused::Full {
-                queued: held.saturating_sub(sequences),
+                queued,
+                wait: self.shared.wait(queued),
             }
         })
     }

@@ -84,6 +84,7 @@ pub fn run(config: Config, origin: Origin) -> Result<(), Failure> {
     let settings = Settings {
         limits: config.limits.clone(),
         keys: files::keys(&config.auth.key_files)?,
+        share: config.cache.share,
     };
     let sockets = listen::open(&config.listen)?;
     let addresses: Vec<_> = sockets.iter().map(|bound| bound.address.clone()).collect();

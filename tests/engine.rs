@@ -14,7 +14,7 @@ use std::{
 use llm_server::{
     config::{self, EngineConfig, KnownModel},
     engine::{
-        self, Busy, Engine, Event, Failed, Finish, Finished, Grammar, Job, Piece, Sampling,
+        self, Busy, Engine, Event, Failed, Finish, Finished, Grammar, Job, Piece, Sampling, Tuning,
         fit::{self, FitError, Plan},
         llama::{self, Llama, LoadError, Weights},
         model::{DecodeError, Model, Row, Vocab},
@@ -68,7 +68,12 @@ fn start(overrides: &[&str]) -> Running {
     let config = settings(overrides);
     let (plan, weights) = load(&model_file(), &config).unwrap();
     let shared = Arc::clone(&weights);
-    let (engine, _thread) = engine::start(64, move || Llama::open(shared, &config, &plan)).unwrap();
+    let tuning = Tuning {
+        queue: 64,
+        ..Tuning::default()
+    };
+    let (engine, _thread) =
+        engine::start(tuning, move || Llama::open(shared, &config, &plan)).unwrap();
     Running { engine, weights }
 }
 
@@ -86,7 +91,8 @@ impl Running {
             visible: Vec::new(),
             ignore_eos: false,
             logprobs: None,
-            tenant: 0,
+            tenant: Some(0),
+            key: 0,
             queue_wait: LONG,
             deadline: LONG,
         }

@@ -12,33 +12,50 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::{App, error::ApiError};
+use crate::config::Share;
 
 /// The accepted keys, as digests: equal lengths, and no key in memory longer than needed.
-pub(super) struct Keys(Vec<[u8; 32]>);
+pub(super) struct Keys {
+    digests: Vec<[u8; 32]>,
+    share: Share,
+}
 
-/// Whose cached prefixes a request may reuse. One for everybody when no keys are configured.
+/// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tenant(pub(super) u64);
+pub(super) struct Tenant {
+    /// Stands for the API key; one for everybody when no keys are configured.
+    pub(super) key: u64,
+    /// Whose cached prefixes the request may reuse.
+    pub(super) cache: u64,
+}
 
 impl Keys {
-    pub(super) fn new(keys: &[String]) -> Self {
-        Self(keys.iter().map(|key| digest(key)).collect())
+    pub(super) fn new(keys: &[String], share: Share) -> Self {
+        Self {
+            digests: keys.iter().map(|key| digest(key)).collect(),
+            share,
+        }
     }
 
     fn admit(&self, headers: &HeaderMap) -> Result<Tenant, ApiError> {
-        if self.0.is_empty() {
-            return Ok(Tenant(0));
+        if self.digests.is_empty() {
+            return Ok(Tenant { key: 0, cache: 0 });
         }
         let presented = digest(presented(headers).ok_or(ApiError::NoKey)?);
         // Every key is looked at, so that the time taken tells nothing about which one is near.
-        let found = self.0.iter().fold(Choice::from(0), |found, key| {
+        let found = self.digests.iter().fold(Choice::from(0), |found, key| {
             found | key.as_slice().ct_eq(presented.as_slice())
         });
         if !bool::from(found) {
             return Err(ApiError::WrongKey);
         }
         let (head, _) = presented.split_first_chunk().unwrap_or((&[0; 8], &[]));
-        Ok(Tenant(u64::from_le_bytes(*head)))
+        let key = u64::from_le_bytes(*head);
+        let cache = match self.share {
+            Share::Key => key,
+            Share::All => 0,
+        };
+        Ok(Tenant { key, cache })
     }
 }
 
@@ -75,7 +92,15 @@ mod tests {
     use super::*;
 
     fn admit(name: &'static str, value: &'static str) -> Result<Tenant, ApiError> {
-        let keys = Keys::new(&["sk-one".to_owned(), "sk-two".to_owned()]);
+        admit_with(Share::Key, name, value)
+    }
+
+    fn admit_with(
+        share: Share,
+        name: &'static str,
+        value: &'static str,
+    ) -> Result<Tenant, ApiError> {
+        let keys = Keys::new(&["sk-one".to_owned(), "sk-two".to_owned()], share);
         let mut headers = HeaderMap::new();
         headers.insert(name, HeaderValue::from_static(value));
         keys.admit(&headers)
@@ -87,6 +112,14 @@ mod tests {
         assert_eq!(one, admit("authorization", "bEARER  sk-one ").unwrap());
         assert_eq!(one, admit("x-api-key", "sk-one").unwrap());
         assert_ne!(one, admit("x-api-key", "sk-two").unwrap());
+    }
+
+    #[test]
+    fn a_shared_cache_is_one_for_all_keys_whose_turns_stay_apart() {
+        let one = admit_with(Share::All, "x-api-key", "sk-one").unwrap();
+        let two = admit_with(Share::All, "x-api-key", "sk-two").unwrap();
+        assert_eq!(one.cache, two.cache);
+        assert_ne!(one.key, two.key);
     }
 
     #[test]

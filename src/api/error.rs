@@ -52,7 +52,11 @@ pub(crate) enum ApiError {
     #[error("the body is larger than {limit_bytes} bytes")]
     BodyTooLarge { limit_bytes: u64 },
     #[error("the server is busy: {queued} requests are waiting already")]
-    QueueFull { queued: u32 },
+    QueueFull {
+        queued: u32,
+        /// When these will have had their turn, as far as is known.
+        wait: Option<Duration>,
+    },
     #[error("the server is busy: no sequence became free within {0:?}")]
     QueueWait(Duration),
     // Launchers compare this text.
@@ -96,7 +100,7 @@ impl ApiError {
     /// `param`: the field that the prompt came from.
     pub(crate) fn refused(refused: &Refused, param: &'static str) -> Self {
         match *refused {
-            Refused::Full { queued } => Self::QueueFull { queued },
+            Refused::Full { queued, wait } => Self::QueueFull { queued, wait },
             Refused::Stopped => Self::Draining,
             Refused::Empty => Self::invalid(param, format!("{param}: must not be empty")),
             Refused::TooLong { prompt, context } => Self::ContextLength {
@@ -116,6 +120,8 @@ impl ApiError {
         use Retry::{After, Unsaid, Useless};
         use StatusCode as S;
         const INVALID: &str = "invalid_request_error";
+        // Later nobody knows; and some clients obey to the letter.
+        const LONGEST_WAIT: Duration = Duration::from_mins(1);
         const SECOND: Duration = Duration::from_secs(1);
         let (status, r#type, code, retry) = match self {
             Self::Json(_) | Self::BrokenBody(_) => (S::BAD_REQUEST, INVALID, None, Unsaid),
@@ -140,13 +146,13 @@ impl ApiError {
                 let code = "request_too_large";
                 (S::PAYLOAD_TOO_LARGE, INVALID, Some(code), Unsaid)
             }
-            Self::QueueFull { .. } => {
+            Self::QueueFull { wait, .. } => {
                 let code = "queue_full";
                 (
                     S::TOO_MANY_REQUESTS,
                     "rate_limit_error",
                     Some(code),
-                    After(SECOND),
+                    After(wait.unwrap_or(SECOND).clamp(SECOND, LONGEST_WAIT)),
                 )
             }
             Self::QueueWait(_) => {

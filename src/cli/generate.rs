@@ -203,7 +203,8 @@ fn job(
             .collect(),
         ignore_eos: false,
         logprobs: None,
-        tenant: 0,
+        tenant: Some(0),
+        key: 0,
         queue_wait: Duration::MAX,
         deadline: Duration::MAX,
     }

@@ -41,8 +41,30 @@ pub struct EngineConfig {
     /// Large batches over weights in host memory are computed on the GPU.
     pub op_offload: bool,
     pub placement: Placement,
+    pub schedule: Schedule,
+    pub speculate: Speculate,
+    /// The same request gets the same bits, whatever runs beside it or is cached.
+    pub reproducible: bool,
     /// Accept `context` above the model's trained context.
     pub beyond_trained_context: bool,
+}
+
+/// How sequences share the engine's steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// Longest gap in milliseconds between two tokens of a stream that a prompt beside it may cause; `None` (`'auto`):
+    /// as it suits the machine.
+    #[serde(with = "field::auto")]
+    pub max_gap: Option<u32>,
+}
+
+/// How tokens are guessed before they are computed; the answer stays the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Speculate {
+    /// From what followed the same tokens earlier in the sequence.
+    pub ngram: bool,
 }
 
 /// What shall lie where. Each field that is not `auto` is kept and checked, the rest is fitted.

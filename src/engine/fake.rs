@@ -1,16 +1,23 @@
 //! A model for tests: no weights, a byte-level vocabulary, and answers that follow from the prompt.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use super::{
     Grammar, Sampling, Token,
-    model::{DecodeError, Model, Row, SampleError, Sampled, Vocab},
+    model::{DecodeError, Model, Part, Row, SampleError, Sampled, Vocab},
 };
 
 /// 256 byte tokens, then `<eos>` (256) and `<tool>` (257, a control token).
 pub struct FakeVocab;
 
 pub const EOS: Token = 256;
+pub const TOOL: Token = 257;
 
 impl Vocab for FakeVocab {
     fn size(&self) -> u32 {
@@ -33,6 +40,10 @@ impl Vocab for FakeVocab {
     fn is_eog(&self, token: Token) -> bool {
         token == EOS
     }
+
+    fn is_control(&self, token: Token) -> bool {
+        token >= EOS
+    }
 }
 
 /// What goes wrong in a [`Fake`], asked before each decode.
@@ -47,6 +58,9 @@ pub struct Fake {
     /// What follows each row that asked for logits.
     next: BTreeMap<usize, Token>,
     fault: Fault,
+    recurrent: bool,
+    /// Rows computed so far.
+    work: Arc<AtomicUsize>,
 }
 
 impl Fake {
@@ -57,7 +71,23 @@ impl Fake {
             sequences: vec![Vec::new(); sequences as usize],
             next: BTreeMap::new(),
             fault: Box::new(|_| None),
+            recurrent: false,
+            work: Arc::default(),
         }
+    }
+
+    /// As a model whose state cannot be cut: only whole states come back.
+    #[must_use]
+    pub fn recurrent(mut self) -> Self {
+        self.recurrent = true;
+        self
+    }
+
+    /// Counts the rows that are computed.
+    #[must_use]
+    pub fn counting(mut self, work: Arc<AtomicUsize>) -> Self {
+        self.work = work;
+        self
     }
 
     #[must_use]
@@ -103,6 +133,14 @@ impl Model for Fake {
         self.batch / 4
     }
 
+    fn outputs(&self) -> usize {
+        self.sequences.len() + 16
+    }
+
+    fn cuts_anywhere(&self) -> bool {
+        !self.recurrent
+    }
+
     fn decode(&mut self, rows: &[Row], abandoned: &dyn Fn() -> bool) -> Result<(), DecodeError> {
         if let Some(error) = (self.fault)(rows) {
             return Err(error);
@@ -114,6 +152,7 @@ impl Model for Fake {
             return Err(DecodeError::Refused(format!("{} rows", rows.len())));
         }
         self.next.clear();
+        self.work.fetch_add(rows.len(), Ordering::Relaxed);
         for (at, row) in rows.iter().enumerate() {
             let tokens = &mut self.sequences[row.sequence as usize];
             if tokens.len() != row.position as usize || row.position >= self.context {
@@ -132,8 +171,33 @@ impl Model for Fake {
     }
 
     fn truncate(&mut self, sequence: u32, from: u32) -> bool {
-        self.sequences[sequence as usize].truncate(from as usize);
+        let tokens = &mut self.sequences[sequence as usize];
+        let cut = (from as usize) < tokens.len() && from > 0;
+        if cut && self.recurrent {
+            tokens.clear();
+            return false;
+        }
+        tokens.truncate(from as usize);
         true
+    }
+
+    fn save(&mut self, sequence: u32, _: Part) -> Option<Vec<u8>> {
+        let tokens = &self.sequences[sequence as usize];
+        Some(
+            tokens
+                .iter()
+                .flat_map(|token| token.to_le_bytes())
+                .collect(),
+        )
+    }
+
+    fn restore(&mut self, sequence: u32, _: Part, state: &[u8]) -> bool {
+        let (tokens, rest) = state.as_chunks();
+        self.sequences[sequence as usize] = tokens
+            .iter()
+            .map(|&token| Token::from_le_bytes(token))
+            .collect();
+        rest.is_empty()
     }
 
     fn reset(&mut self) -> Result<(), DecodeError> {

@@ -6,7 +6,7 @@
 mod advice;
 mod check;
 mod layout;
-mod memory;
+pub(crate) mod memory;
 mod plan;
 mod search;
 

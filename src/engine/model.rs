@@ -13,6 +13,8 @@ pub trait Vocab: Send + Sync + 'static {
     fn piece(&self, token: Token, special: bool, out: &mut Vec<u8>);
     /// Whether the token ends generation (EOS, EOT and their kin).
     fn is_eog(&self, token: Token) -> bool;
+    /// Whether the token stands for no text but for structure: where a turn begins, for one.
+    fn is_control(&self, token: Token) -> bool;
 }
 
 /// One token to compute, at one place of one sequence.
@@ -23,6 +25,25 @@ pub struct Row {
     pub sequence: u32,
     /// Whether its logits will be read.
     pub logits: bool,
+}
+
+/// How much of a sequence's state is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// What cutting does not bring back: recurrent states, and windows of attention.
+    Rest,
+}
+
+/// One sequence's turn to choose: from the rows of the last `decode`, as many tokens as hold.
+pub struct Choice<'a, S> {
+    pub sampler: &'a mut S,
+    /// The first row; the row after it belongs to `guesses[0]`, and so on.
+    pub row: usize,
+    /// Tokens that were computed in the hope that they are chosen.
+    pub guesses: &'a [Token],
+    pub logprobs: Option<u8>,
 }
 
 /// A sampled token; scores only when asked for.
@@ -71,12 +92,24 @@ pub trait Model: 'static {
     fn batch(&self) -> usize;
     /// Most rows that the device computes at once.
     fn ubatch(&self) -> usize;
+    /// Most rows of a step that serves prompts only.
+    fn prompt_rows(&self) -> usize {
+        self.ubatch()
+    }
+    /// Most rows of one `decode` that ask for logits; at least one for each sequence.
+    fn outputs(&self) -> usize;
+    /// Whether a sequence can be cut at any token; otherwise only its end and what was saved can be taken up.
+    fn cuts_anywhere(&self) -> bool;
 
-    /// Computes all rows or none. Rows of one sequence are in rising position, sequences ascending, one
-    /// row a sequence asks for logits. `abandoned` is asked now and then whether anybody still waits.
+    /// Computes all rows or none. Rows of one sequence are in rising position, sequences ascending. `abandoned` is
+    /// asked now and then whether anybody still waits.
     fn decode(&mut self, rows: &[Row], abandoned: &dyn Fn() -> bool) -> Result<(), DecodeError>;
     /// Forgets positions `from..` of a sequence. `false`: it cannot be cut there and is now empty.
     fn truncate(&mut self, sequence: u32, from: u32) -> bool;
+    /// The sequence's state as bytes, for [`Self::restore`] while this model is loaded; `None`: it cannot be had.
+    fn save(&mut self, sequence: u32, part: Part) -> Option<Vec<u8>>;
+    /// Puts a state in place of the sequence's own. `false`: it was not taken, and the sequence is now empty.
+    fn restore(&mut self, sequence: u32, part: Part, state: &[u8]) -> bool;
     /// Empties every sequence, also after [`DecodeError::Broken`].
     fn reset(&mut self) -> Result<(), DecodeError>;
 
@@ -95,4 +128,45 @@ pub trait Model: 'static {
         row: usize,
         logprobs: Option<u8>,
     ) -> Result<Sampled, SampleError>;
+    /// Tokens that the sampler's constraint forces next, at most so many, already accepted by it; empty where there
+    /// is a choice.
+    fn forced(&mut self, _: &mut Self::Sampler, _most: usize) -> Vec<Token> {
+        Vec::new()
+    }
+
+    /// For each choice the tokens that hold: guesses that were chosen indeed, then one more.
+    fn choose(&mut self, choices: Vec<Choice<'_, Self::Sampler>>) -> Vec<Chosen> {
+        choices
+            .into_iter()
+            .map(|mut choice| {
+                follow(&mut choice, |sampler, row, logprobs| {
+                    self.sample(sampler, row, logprobs)
+                })
+            })
+            .collect()
+    }
+}
+
+/// Tokens in order; an error ends them.
+pub type Chosen = (Vec<Sampled>, Option<SampleError>);
+
+/// Samples row after row as long as the guesses come true.
+pub fn follow<S>(
+    choice: &mut Choice<'_, S>,
+    mut sample: impl FnMut(&mut S, usize, Option<u8>) -> Result<Sampled, SampleError>,
+) -> Chosen {
+    let mut tokens = Vec::with_capacity(1);
+    for at in 0..=choice.guesses.len() {
+        match sample(choice.sampler, choice.row + at, choice.logprobs) {
+            Ok(sampled) => {
+                let hit = choice.guesses.get(at) == Some(&sampled.token);
+                tokens.push(sampled);
+                if !hit {
+                    break;
+                }
+            }
+            Err(error) => return (tokens, Some(error)),
+        }
+    }
+    (tokens, None)
 }

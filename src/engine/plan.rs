@@ -4,61 +4,107 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Want {
     pub(crate) sequence: u32,
-    /// Tokens still to compute; at least 1. Exactly 1 once the sequence generates.
-    pub(crate) tokens: u32,
+    pub(crate) work: Work,
 }
 
-/// How many of them the next batch computes; at least 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// A running stream: this many rows, all of them or none.
+    Decode { rows: u32 },
+    /// A prompt.
+    Prefill {
+        /// Tokens still to compute; at least 1.
+        left: u32,
+        /// Of these, up to the next place where a step must end; at least 1.
+        until: u32,
+        /// When it was admitted: smaller is earlier.
+        turn: u64,
+    },
+}
+
+/// How many tokens of a sequence the next batch computes; at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Share {
     pub(crate) sequence: u32,
     pub(crate) tokens: u32,
 }
 
-/// Sizes of the device's batches, in tokens.
+/// Sizes of the next batch, in tokens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Room {
+    /// All rows together.
     pub(crate) batch: u32,
-    pub(crate) ubatch: u32,
+    /// All rows together as long as streams run; at least one is a prompt's.
+    pub(crate) beside_streams: u32,
+    /// Whether the prompt that waits longest goes first this time, and not the one with least left.
+    pub(crate) oldest_first: bool,
 }
 
-/// Shares the next batch out: every sequence with one token left goes first, so that no prompt delays a
-/// running stream by more than one ubatch; prompts share the rest evenly, so that a short one is not
-/// behind a long one. `wants` is ascending by sequence, and so is the answer, as llama.cpp batches best.
-/// At most `batch` sequences may want.
+/// Shares the next batch out. Running streams go first. What is left goes to one prompt after the other: the one with
+/// least left first, so that a short one is not behind a long one, and in some turns the oldest first, so that
+/// a long one is not for ever behind short ones. The answer is ascending by sequence, as llama.cpp batches best.
 pub(crate) fn plan(wants: &[Want], room: Room) -> Vec<Share> {
-    let generating = count(wants.iter().filter(|want| want.tokens == 1));
-    let prompts = count(wants.iter()) - generating;
-    // Alone, prompts may fill a whole batch; beside running streams they get one ubatch in all.
-    let limit = if generating > 0 {
-        room.ubatch.max(generating + prompts)
-    } else {
-        room.batch
-    };
-    let mut left = limit.min(room.batch).saturating_sub(generating);
-
-    // Smallest first: what a short prompt does not need of its even share goes to the longer ones.
-    let mut shares: Vec<Share> = wants
+    let mut shares = Vec::new();
+    let mut left = room.batch;
+    for want in wants {
+        if let Work::Decode { rows } = want.work
+            && rows <= left
+        {
+            left -= rows;
+            shares.push(Share {
+                sequence: want.sequence,
+                tokens: rows,
+            });
+        }
+    }
+    if !shares.is_empty() {
+        let streams = room.batch - left;
+        left = left.min(room.beside_streams.saturating_sub(streams).max(1));
+    }
+    let mut prompts: Vec<_> = wants
         .iter()
-        .map(|want| Share {
-            sequence: want.sequence,
-            tokens: want.tokens,
+        .filter_map(|want| match want.work {
+            Work::Prefill { left, until, turn } => Some((want.sequence, left, until, turn)),
+            Work::Decode { .. } => None,
         })
         .collect();
-    shares.sort_by_key(|share| share.tokens);
-    let mut waiting = prompts;
-    for share in shares.iter_mut().filter(|share| share.tokens > 1) {
-        share.tokens = share.tokens.min(left / waiting.max(1));
-        left -= share.tokens;
-        waiting -= 1;
+    prompts.sort_unstable_by_key(|&(_, left, _, turn)| (left, turn));
+    if room.oldest_first
+        && let Some(oldest) = (0..prompts.len()).min_by_key(|&at| prompts[at].3)
+    {
+        prompts[..=oldest].rotate_right(1);
     }
-    shares.retain(|share| share.tokens > 0);
-    shares.sort_by_key(|share| share.sequence);
+    for (sequence, _, until, _) in prompts {
+        let tokens = until.min(left);
+        if tokens == 0 {
+            break;
+        }
+        left -= tokens;
+        shares.push(Share { sequence, tokens });
+    }
+    shares.sort_unstable_by_key(|share| share.sequence);
     shares
 }
 
-fn count(items: impl Iterator) -> u32 {
-    u32::try_from(items.count()).unwrap_or(u32::MAX)
+/// The same, one sequence a batch: what a sequence computes then never depends on its neighbours.
+pub(crate) fn plan_alone(wants: &[Want], room: Room) -> Vec<Vec<Share>> {
+    let streams = wants
+        .iter()
+        .filter(|want| matches!(want.work, Work::Decode { .. }));
+    let mut batches: Vec<_> = streams.map(|&want| plan(&[want], room)).collect();
+    let prompts: Vec<_> = wants
+        .iter()
+        .filter(|want| matches!(want.work, Work::Prefill { .. }))
+        .copied()
+        .collect();
+    // The whole of one prompt's chunk: its borders decide its bits.
+    batches.extend(
+        plan(&prompts, room)
+            .into_iter()
+            .take(1)
+            .map(|share| vec![share]),
+    );
+    batches
 }
 
 #[cfg(test)]
@@ -68,46 +114,125 @@ mod tests {
 
     const ROOM: Room = Room {
         batch: 2048,
-        ubatch: 512,
+        beside_streams: 512,
+        oldest_first: false,
     };
 
-    fn shares(tokens: &[u32]) -> Vec<u32> {
-        let wants: Vec<_> = (0..)
-            .zip(tokens)
-            .map(|(sequence, &tokens)| Want { sequence, tokens })
-            .collect();
-        plan(&wants, ROOM)
+    fn stream(sequence: u32) -> Want {
+        Want {
+            sequence,
+            work: Work::Decode { rows: 1 },
+        }
+    }
+
+    fn prompt(sequence: u32, left: u32) -> Want {
+        Want {
+            sequence,
+            work: Work::Prefill {
+                left,
+                until: left,
+                turn: u64::from(sequence),
+            },
+        }
+    }
+
+    fn shares(wants: &[Want], room: Room) -> Vec<(u32, u32)> {
+        let shares = plan(wants, room);
+        shares
             .iter()
-            .map(|share| share.tokens)
+            .map(|share| (share.sequence, share.tokens))
             .collect()
     }
 
     #[test]
     fn a_lone_prompt_fills_the_batch() {
-        assert_eq!(shares(&[5000]), [2048]);
+        assert_eq!(shares(&[prompt(0, 5000)], ROOM), [(0, 2048)]);
     }
 
     #[test]
-    fn a_prompt_beside_running_streams_gets_what_is_left_of_one_ubatch() {
-        assert_eq!(shares(&[1, 5000, 1]), [1, 510, 1]);
+    fn a_prompt_beside_running_streams_gets_what_the_pace_allows() {
+        let wants = [stream(0), prompt(1, 5000), stream(2)];
+        assert_eq!(shares(&wants, ROOM), [(0, 1), (1, 510), (2, 1)]);
     }
 
     #[test]
     fn a_short_prompt_is_not_behind_a_long_one() {
-        assert_eq!(shares(&[9000, 100]), [1948, 100]);
+        let wants = [prompt(0, 9000), prompt(1, 100)];
+        assert_eq!(shares(&wants, ROOM), [(0, 1948), (1, 100)]);
+    }
+
+    #[test]
+    fn a_long_prompt_has_its_turn_before_short_ones() {
+        let wants = [prompt(0, 9000), prompt(1, 100)];
+        let room = Room {
+            oldest_first: true,
+            ..ROOM
+        };
+        assert_eq!(shares(&wants, room), [(0, 2048)]);
+    }
+
+    #[test]
+    fn a_prompt_stops_at_its_border_and_leaves_the_rest_to_the_next() {
+        let bordered = Want {
+            sequence: 0,
+            work: Work::Prefill {
+                left: 900,
+                until: 300,
+                turn: 0,
+            },
+        };
+        assert_eq!(
+            shares(&[bordered, prompt(1, 9000)], ROOM),
+            [(0, 300), (1, 1748)]
+        );
+    }
+
+    #[test]
+    fn alone_means_one_sequence_in_each_batch_and_one_prompt_a_round() {
+        let wants = [stream(0), prompt(1, 700), stream(2), prompt(3, 90)];
+        let batches: Vec<Vec<_>> = plan_alone(&wants, ROOM)
+            .iter()
+            .map(|batch| batch.iter().map(|share| share.sequence).collect())
+            .collect();
+        assert_eq!(batches, [vec![0], vec![2], vec![1]]);
+    }
+
+    fn any_want() -> impl Strategy<Value = Work> {
+        prop_oneof![
+            (1u32..4).prop_map(|rows| Work::Decode { rows }),
+            (1u32..4000, 1u32..4000, 0u64..9).prop_map(|(left, until, turn)| Work::Prefill {
+                left,
+                until: until.min(left),
+                turn
+            }),
+        ]
     }
 
     proptest! {
         #[test]
-        fn nobody_starves_and_the_batch_is_never_exceeded(tokens in prop::collection::vec(1u32..4000, 1..64), batch in 64u32..4096, ubatch in 1u32..4096) {
-            let wants: Vec<_> = (0..).zip(&tokens).map(|(sequence, &tokens)| Want { sequence, tokens }).collect();
-            let shares = plan(&wants, Room { batch, ubatch: ubatch.min(batch) });
-            prop_assert_eq!(shares.len(), wants.len());
-            prop_assert!(shares.iter().map(|s| s.tokens).sum::<u32>() <= batch);
-            for (share, want) in shares.iter().zip(&wants) {
-                prop_assert_eq!(share.sequence, want.sequence);
-                prop_assert!(share.tokens >= 1 && share.tokens <= want.tokens);
+        fn streams_always_run_prompts_always_move_and_the_batch_is_never_exceeded(
+            works in prop::collection::vec(any_want(), 1..64),
+            batch in 256u32..4096,
+            beside_streams in 0u32..4096,
+            oldest_first: bool,
+        ) {
+            let wants: Vec<_> = (0..).zip(&works).map(|(sequence, &work)| Want { sequence, work }).collect();
+            let shares = plan(&wants, Room { batch, beside_streams, oldest_first });
+            prop_assert!(shares.iter().map(|share| share.tokens).sum::<u32>() <= batch);
+            prop_assert!(shares.is_sorted_by_key(|share| share.sequence));
+            let mut moved = false;
+            for want in &wants {
+                let share = shares.iter().find(|share| share.sequence == want.sequence);
+                match want.work {
+                    Work::Decode { rows } => prop_assert_eq!(share.map(|share| share.tokens), Some(rows)),
+                    Work::Prefill { until, .. } => if let Some(share) = share {
+                        prop_assert!(share.tokens >= 1 && share.tokens <= until);
+                        moved = true;
+                    }
+                }
             }
+            let streams_only = works.iter().all(|work| matches!(work, Work::Decode { .. }));
+            prop_assert!(moved || streams_only);
         }
     }
 }

@@ -15,23 +15,34 @@ pub(crate) struct Reply {
     open: Option<(mpsc::UnboundedSender<Event>, Place)>,
 }
 
-/// A job's place in the count of those accepted and not ended.
+/// A job's place in the count of those accepted and not ended, and then in that of those ended.
 #[derive(Debug)]
-pub(super) struct Place(Arc<AtomicU32>);
+pub(super) struct Place {
+    held: Arc<AtomicU32>,
+    ended: Arc<AtomicU32>,
+}
 
 impl Place {
     /// Takes one of `most` places. `Err`: how many are held.
-    pub(super) fn take(held: &Arc<AtomicU32>, most: u32) -> Result<Self, u32> {
+    pub(super) fn take(
+        held: &Arc<AtomicU32>,
+        ended: &Arc<AtomicU32>,
+        most: u32,
+    ) -> Result<Self, u32> {
         held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
             (held < most).then_some(held + 1)
         })
-        .map(|_| Self(Arc::clone(held)))
+        .map(|_| Self {
+            held: Arc::clone(held),
+            ended: Arc::clone(ended),
+        })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.held.fetch_sub(1, Ordering::Relaxed);
+        self.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -4,18 +4,20 @@ use std::time::{Duration, Instant};
 
 use super::{
     Event, Failed, Finish, Finished, Job, Piece, Reply, Submitted, Times, Token, Usage,
+    lookup::Lookup,
     model::{Row, Sampled, Vocab},
+    plan::Work,
+    prefix::Prefix,
     text::{Released, Text},
 };
 
 /// One sequence of the model's cache.
 pub(crate) struct Slot<S> {
     pub(crate) sequence: u32,
-    /// Tokens of the sequence; those before `computed` are in the cache.
-    pub(crate) tokens: Vec<Token>,
-    pub(crate) computed: usize,
-    /// Whose tokens these are.
-    tenant: u64,
+    /// What the cache holds.
+    pub(crate) prefix: Prefix,
+    /// The number of the job that had the sequence last.
+    pub(crate) admission: u64,
     last_used: Instant,
     pub(crate) active: Option<Active<S>>,
 }
@@ -24,67 +26,80 @@ pub(crate) struct Slot<S> {
 pub(crate) struct Active<S> {
     pub(crate) job: Job,
     pub(crate) sampler: S,
+    /// The prompt and what was generated.
+    pub(crate) tokens: Vec<Token>,
+    /// Tokens that may come next, computed together with the last known one.
+    pub(crate) guesses: Vec<Token>,
+    pub(crate) lookup: Option<Lookup>,
+    /// Places inside the prompt, rising, at which a step ends so that the state there can be kept.
+    pub(crate) borders: Vec<usize>,
+    /// Another sequence that computes the same beginning just now.
+    pub(crate) follows: Option<Follow>,
     reply: Reply,
     text: Text,
-    cached: usize,
+    /// Tokens of the prompt that need not be computed; `None`: not known yet.
+    cached: Option<usize>,
     generated: u32,
+    pub(crate) drafts: Drafts,
     submitted: Instant,
     started: Instant,
     first_token: Option<Instant>,
 }
 
+/// Who computes the beginning of a prompt, and how much of it is the same.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Follow {
+    pub(crate) slot: usize,
+    pub(crate) admission: u64,
+    pub(crate) common: usize,
+}
+
+/// Guesses that were computed, and those that came true.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Drafts {
+    pub(crate) made: u32,
+    pub(crate) accepted: u32,
+}
+
+/// More tokens than this at once are computed like a prompt, in turn with others.
+const MOST_AT_ONCE: usize = 32;
+
 impl<S> Slot<S> {
     pub(crate) fn new(sequence: u32) -> Self {
         Self {
             sequence,
-            tokens: Vec::new(),
-            computed: 0,
-            tenant: 0,
+            prefix: Prefix::default(),
+            admission: 0,
             last_used: Instant::now(),
             active: None,
         }
     }
 
-    /// How many tokens of the prompt the cache already holds; the last one is always computed again,
-    /// because its logits are needed.
-    pub(crate) fn shared_prefix(&self, job: &Job) -> usize {
-        if self.tenant != job.tenant {
-            return 0;
-        }
-        let most = self.computed.min(job.prompt.len() - 1);
-        let same = self.tokens.iter().zip(&job.prompt).take(most);
-        same.take_while(|(a, b)| a == b).count()
+    pub(crate) fn computed(&self) -> usize {
+        self.prefix.tokens.len()
     }
 
-    /// Order of preference for a new job: most of its prompt, provided that this is much of the prompt or
-    /// much of what the cache holds (a common greeting is no reason to give up somebody's long history);
-    /// else an empty or the longest unused sequence.
-    pub(crate) fn preference(&self, job: &Job) -> (usize, bool, Duration) {
-        let shared = self.shared_prefix(job);
-        let worth = shared * 2 >= self.computed.min(job.prompt.len());
-        (
-            if worth { shared } else { 0 },
-            self.computed == 0,
-            self.last_used.elapsed(),
-        )
+    pub(crate) fn idle_for(&self) -> Duration {
+        self.last_used.elapsed()
     }
 
-    /// Gives the sequence to a job, of whose prompt the first `cached` tokens are in the cache.
-    pub(crate) fn start(&mut self, submitted: Submitted, sampler: S, cached: usize) {
+    /// Gives the sequence to a job. Its cache holds a beginning of the prompt, or nothing that matters.
+    pub(crate) fn start(&mut self, submitted: Submitted, sampler: S, admission: u64) {
         let Submitted { job, reply, at } = submitted;
-        self.tokens.clear();
-        self.tokens.extend_from_slice(&job.prompt);
-        self.computed = cached;
-        self.tenant = job.tenant;
-        reply.send(Event::Started {
-            cached_tokens: small(cached),
-        });
+        self.prefix.tenant = job.tenant;
+        self.admission = admission;
         self.active = Some(Active {
+            tokens: job.prompt.clone(),
+            guesses: Vec::new(),
+            lookup: None,
+            borders: Vec::new(),
+            follows: None,
             text: Text::new(&job.stop),
             sampler,
             reply,
-            cached,
+            cached: None,
             generated: 0,
+            drafts: Drafts::default(),
             submitted: at,
             started: Instant::now(),
             first_token: None,
@@ -92,30 +107,93 @@ impl<S> Slot<S> {
         });
     }
 
-    /// The next `count` rows to compute; the row of the last known token asks for logits.
-    pub(crate) fn rows(&self, count: usize) -> impl Iterator<Item = Row> {
-        let last = self.tokens.len() - 1;
-        (self.computed..self.computed + count).map(move |at| Row {
-            token: self.tokens[at],
-            position: small(at),
-            sequence: self.sequence,
-            logits: at == last,
-        })
-    }
-
-    /// Tokens that must be computed before the next one can be sampled.
-    pub(crate) fn wanted(&self) -> u32 {
-        if self.active.is_some() {
-            small(self.tokens.len() - self.computed)
-        } else {
-            0
+    /// What is in the cache now is all that need not be computed.
+    pub(crate) fn begin(&mut self) {
+        let computed = self.computed();
+        if let Some(active) = &mut self.active
+            && active.cached.is_none()
+        {
+            active.cached = Some(computed);
+            active.reply.send(Event::Started {
+                cached_tokens: small(computed),
+            });
         }
     }
 
-    /// Takes a sampled token. Ends the job when it was the last one.
-    pub(crate) fn take(&mut self, sampled: &Sampled, vocab: &dyn Vocab, context: u32) {
+    /// What is to be computed next; `None`: nothing, or it waits for another sequence. `grid` as in [`Cuts`].
+    ///
+    /// [`Cuts`]: super::prefix::Cuts
+    pub(crate) fn work(&self, grid: usize) -> Option<Work> {
+        let active = self.active.as_ref()?;
+        let computed = self.computed();
+        let pending = active.tokens.len() - computed;
+        if active.follows.is_some() || pending == 0 {
+            return None;
+        }
+        let prompt = active.job.prompt.len();
+        if computed >= prompt && grid > 1 {
+            // One after the other, as they were computed when they were generated.
+            return Some(Work::Decode { rows: 1 });
+        }
+        if computed >= prompt && pending <= MOST_AT_ONCE {
+            return Some(Work::Decode {
+                rows: small(pending + active.guesses.len()),
+            });
+        }
+        let mut end = active.tokens.len();
+        if grid > 1 {
+            end = (computed + grid - computed % grid).min(prompt);
+        }
+        if let Some(&border) = active.borders.iter().find(|&&border| border > computed) {
+            end = end.min(border);
+        }
+        Some(Work::Prefill {
+            left: small(pending),
+            until: small(end - computed),
+            turn: self.admission,
+        })
+    }
+
+    /// The next `count` rows to compute; the row of the last known token asks for logits, and every guess after it.
+    pub(crate) fn rows(&self, count: usize) -> impl Iterator<Item = Row> {
+        let known = self
+            .active
+            .as_ref()
+            .map_or(&[][..], |active| &active.tokens);
+        let guesses = self
+            .active
+            .as_ref()
+            .map_or(&[][..], |active| &active.guesses);
+        let last = known.len().saturating_sub(1);
+        let first = self.computed();
+        let tokens = known[first..].iter().chain(guesses).take(count);
+        (first..).zip(tokens).map(move |(at, &token)| Row {
+            token,
+            position: small(at),
+            sequence: self.sequence,
+            logits: at >= last,
+        })
+    }
+
+    /// The device computed `count` known tokens.
+    pub(crate) fn advance(&mut self, count: usize, grid: usize) {
+        let Some(active) = &self.active else { return };
+        let first = self.prefix.tokens.len();
+        self.prefix
+            .tokens
+            .extend_from_slice(&active.tokens[first..first + count]);
+        let computed = self.prefix.tokens.len();
+        let prompt = active.job.prompt.len();
+        // Generated tokens have other bits than those of a prompt.
+        if grid == 1 || computed <= prompt {
+            self.prefix.solid = computed;
+        }
+    }
+
+    /// Takes a sampled token. `true`: it was the last one, and the job has ended.
+    pub(crate) fn take(&mut self, sampled: &Sampled, vocab: &dyn Vocab, context: u32) -> bool {
         let Some(active) = &mut self.active else {
-            return;
+            return true;
         };
         active.first_token.get_or_insert_with(Instant::now);
         active.generated += 1;
@@ -130,18 +208,24 @@ impl<S> Slot<S> {
             .logprobs
             .and_then(|_| scored(sampled, &bytes, vocab));
         if ends {
-            return self.finish(Finish::Eos);
+            self.finish(Finish::Eos);
+            return true;
         }
         let released = active.text.push(&bytes, scored);
         let stop = released.stop.clone();
         active.send(released);
-        self.tokens.push(sampled.token);
+        active.tokens.push(sampled.token);
+        if let Some(lookup) = &mut active.lookup {
+            lookup.push(&active.tokens);
+        }
         if let Some(stop) = stop {
             self.finish(Finish::StopString(stop));
-        } else if active.generated >= active.job.max_tokens || self.tokens.len() >= context as usize
+        } else if active.generated >= active.job.max_tokens
+            || active.tokens.len() >= context as usize
         {
             self.finish(Finish::Length);
         }
+        self.active.is_none()
     }
 
     /// Ends the job well and frees the sequence; its cache stays for the next one.
@@ -158,8 +242,10 @@ impl<S> Slot<S> {
             reason,
             usage: Usage {
                 prompt_tokens: small(active.job.prompt.len()),
-                cached_tokens: small(active.cached),
+                cached_tokens: small(active.cached.unwrap_or(0)),
                 completion_tokens: active.generated,
+                accepted_tokens: active.drafts.accepted,
+                rejected_tokens: active.drafts.made - active.drafts.accepted,
             },
             times: Times {
                 queued: active.started - active.submitted,
@@ -180,22 +266,19 @@ impl<S> Slot<S> {
     /// Frees the sequence of a job whose caller went away.
     pub(crate) fn free(&mut self) -> Option<Active<S>> {
         self.last_used = Instant::now();
-        self.tokens.truncate(self.computed);
         self.active.take()
-    }
-
-    /// The cache of this sequence is gone; a running job computes its tokens again.
-    pub(crate) fn forget(&mut self) {
-        self.computed = 0;
-        if self.active.is_none() {
-            self.tokens.clear();
-        }
     }
 }
 
 impl<S> Active<S> {
     pub(crate) fn is_abandoned(&self) -> bool {
         self.reply.is_abandoned()
+    }
+
+    /// Tokens that may still be generated.
+    pub(crate) fn left(&self, context: usize) -> usize {
+        let allowed = self.job.max_tokens - self.generated;
+        (allowed as usize).min(context.saturating_sub(self.tokens.len()))
     }
 
     pub(crate) fn is_overdue(&self) -> bool {

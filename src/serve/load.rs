@@ -5,6 +5,7 @@ use std::{
     path::Path,
     sync::{Arc, OnceLock},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -15,8 +16,8 @@ use crate::{
     chat::{Chat, ChatError},
     config::Config,
     engine::{
-        self, Engine,
-        fit::{self, FitError, Plan},
+        self, Engine, Tuning,
+        fit::{self, FitError, Plan, memory::HostMemory},
         llama::{self, Llama, LoadError, Weights},
     },
     report,
@@ -121,7 +122,7 @@ fn attempt(
     let (settings, own) = (config.engine.clone(), Arc::clone(&weights));
     let (planned, seen) = (plan.clone(), Arc::new(OnceLock::new()));
     let tell = Arc::clone(&seen);
-    let (engine, thread) = engine::start(config.limits.queue, move || {
+    let (engine, thread) = engine::start(tuning(config), move || {
         let llama = Llama::open(own, &settings, &planned)?;
         let _ = tell.set(llama.buffers());
         Ok::<_, LoadError>(llama)
@@ -136,6 +137,29 @@ fn attempt(
         weights,
         chat,
     })
+}
+
+/// The part of the configuration that the scheduler heeds.
+pub(crate) fn tuning(config: &Config) -> Tuning {
+    const PART: u64 = 4;
+    const MOST_MIB: u64 = 8192;
+    let free = HostMemory::now().available >> 20;
+    let mib = config
+        .cache
+        .ram
+        .map_or((free / PART).min(MOST_MIB), u64::from);
+    Tuning {
+        queue: config.limits.queue,
+        max_gap: config
+            .engine
+            .schedule
+            .max_gap
+            .map(|millis| Duration::from_millis(millis.into())),
+        cache_bytes: usize::try_from(mib << 20).unwrap_or(usize::MAX),
+        checkpoint_every: config.cache.checkpoint_every as usize,
+        lookup: config.engine.speculate.ngram,
+        reproducible: config.engine.reproducible,
+    }
 }
 
 /// What the GPUs have left once the kernels have taken what they need.

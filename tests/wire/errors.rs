@@ -224,7 +224,8 @@ async fn a_stream_that_waits_in_vain_is_refused_with_a_status_however_long_it_wa
         visible: Vec::new(),
         ignore_eos: false,
         logprobs: None,
-        tenant: 0,
+        tenant: Some(0),
+        key: 0,
         queue_wait: Duration::from_hours(1),
         deadline: Duration::from_hours(1),
     });

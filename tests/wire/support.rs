@@ -84,7 +84,13 @@ impl Setup {
             limits,
             plan,
         } = self;
-        let built = engine::start(queue, move || Ok::<_, std::convert::Infallible>(fake));
+        let built = engine::start(
+            engine::Tuning {
+                queue,
+                ..engine::Tuning::default()
+            },
+            move || Ok::<_, std::convert::Infallible>(fake),
+        );
         let (engine, _thread) = built.unwrap();
         let service = Service {
             engine: engine.clone(),
@@ -102,7 +108,14 @@ impl Setup {
         };
         let (stage, watched) = watch::channel(Stage::Ready(Arc::new(service)));
         Server {
-            router: router(watched, Settings { limits, keys }),
+            router: router(
+                watched,
+                Settings {
+                    limits,
+                    keys,
+                    share: llm_server::config::Share::Key,
+                },
+            ),
             stage,
             engine,
         }
@@ -125,6 +138,10 @@ impl Vocab for Trap {
     fn piece(&self, token: Token, special: bool, out: &mut Vec<u8>) {
         FakeVocab.piece(token, special, out);
     }
+    fn is_control(&self, token: Token) -> bool {
+        FakeVocab.is_control(token)
+    }
+
     fn is_eog(&self, token: Token) -> bool {
         FakeVocab.is_eog(token)
     }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{models::known, sampling};
 use crate::{
-    api::{Service, auth::Tenant, error::ApiError, fields::Fields, random},
+    api::{Service, auth::Tenant, error::ApiError, fields::Fields},
     config::Limits,
     engine::Job,
 };
@@ -95,10 +95,10 @@ pub(super) fn read(
             ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
             logprobs: None,
             tenant: match fields.flag("cache_prompt")? {
-                // A tenant of its own finds nothing in the cache.
-                Some(false) => random(),
-                Some(true) | None => tenant.0,
+                Some(false) => None,
+                Some(true) | None => Some(tenant.cache),
             },
+            key: tenant.key,
             queue_wait: limits.queue_wait,
             deadline: limits.request,
         },

@@ -143,6 +143,12 @@ impl Plan {
         self.settings.gpu_layers > 0 && !self.settings.devices.is_empty()
     }
 
+    /// How many GPUs hold a part of the model.
+    pub fn gpus(&self) -> usize {
+        let used = |device: &&Device| device.is_gpu() && device.used() > 0;
+        self.devices.iter().filter(used).count()
+    }
+
     /// Whether mapped experts are to be locked so that a GPU reads them directly.
     pub fn pins(&self) -> bool {
         let host = |device: &Device| !device.is_gpu() && device.weights.experts > 0;

@@ -16,7 +16,9 @@ use crate::{
     engine::{
         Grammar, Sampling, Token,
         fit::{Plan, Settings},
-        model::{DecodeError, Model, Row, SampleError, Sampled, Vocab},
+        model::{
+            Choice, Chosen, DecodeError, Model, Part, Row, SampleError, Sampled, Vocab, follow,
+        },
         threads,
     },
 };
@@ -34,7 +36,14 @@ pub struct Llama {
     /// Who is asked during a decode whether anybody still waits; llama.cpp holds its address.
     abandoned: Box<Cell<Option<*const dyn Fn() -> bool>>>,
     candidates: Vec<sys::llama_token_data>,
+    /// Threads that sample when there is much to sample.
+    samplers: usize,
+    /// More than one: prompts are computed in larger steps, so that all GPUs have work.
+    gpus: usize,
 }
+
+/// Logits below which a second thread for sampling costs more than it saves: some 200 µs of work.
+const WORTH_A_THREAD: usize = 1 << 19;
 
 impl Llama {
     /// Makes the context and runs a warm-up decode. Call on the thread that will decode: llama.cpp's
@@ -59,6 +68,8 @@ impl Llama {
             },
             settings: plan.settings.clone(),
             gpu: plan.uses_gpu(),
+            gpus: plan.gpus(),
+            samplers: threads::decoding(config).clamp(1, 8) as usize,
             abandoned: Box::new(Cell::new(None)),
             candidates: Vec::with_capacity(weights.size() as usize),
             weights,
@@ -191,6 +202,22 @@ impl Model for Llama {
         self.config.ubatch as usize
     }
 
+    fn prompt_rows(&self) -> usize {
+        if self.gpus > 1 {
+            self.batch()
+        } else {
+            self.ubatch()
+        }
+    }
+
+    fn outputs(&self) -> usize {
+        params::outputs(&self.config) as usize
+    }
+
+    fn cuts_anywhere(&self) -> bool {
+        self.weights.cuts_anywhere()
+    }
+
     fn decode(&mut self, rows: &[Row], abandoned: &dyn Fn() -> bool) -> Result<(), DecodeError> {
         self.check(rows)?;
         let batch = self.batch.fill(rows);
@@ -228,6 +255,28 @@ impl Model for Llama {
         }
     }
 
+    fn save(&mut self, sequence: u32, part: Part) -> Option<Vec<u8>> {
+        let sequence = i32::try_from(sequence).ok()?;
+        // SAFETY: the context is valid and `sequence` is one of its own.
+        let saved = unsafe { guard::save(self.context, sequence, part) };
+        saved
+            .inspect_err(|fault| tracing::warn!(?fault, "a sequence's state could not be saved"))
+            .ok()
+    }
+
+    fn restore(&mut self, sequence: u32, part: Part, state: &[u8]) -> bool {
+        let Ok(id) = i32::try_from(sequence) else {
+            return false;
+        };
+        // SAFETY: as above; states never outlive the model they were saved from.
+        let restored = unsafe { guard::restore(self.context, id, part, state) };
+        if let Err(fault) = &restored {
+            tracing::warn!(?fault, "a sequence's state could not be restored");
+            self.truncate(sequence, 0);
+        }
+        restored.is_ok()
+    }
+
     fn reset(&mut self) -> Result<(), DecodeError> {
         // SAFETY: nothing else holds the context.
         unsafe { sys::llama_free(self.context) };
@@ -257,27 +306,101 @@ impl Model for Llama {
         logprobs: Option<u8>,
     ) -> Result<Sampled, SampleError> {
         let mut candidates = std::mem::take(&mut self.candidates);
-        let logits = self.logits(row).ok_or(SampleError::NotFinite)?;
-        let chosen = sampler.choose(logits, &mut candidates);
-        let score = |token| logprobs.map(|top| scores(logits, token, top));
-        let outcome = chosen.map(|token| Sampled {
-            token,
-            scores: score(token),
-        });
+        let outcome = sample(self.logits(row), sampler, logprobs, &mut candidates);
         self.candidates = candidates;
         outcome
     }
+
+    fn choose(&mut self, mut choices: Vec<Choice<'_, Sampler>>) -> Vec<Chosen> {
+        let work = choices.len() * self.weights.size() as usize;
+        let threads = (work / WORTH_A_THREAD + 1)
+            .min(self.samplers)
+            .min(choices.len());
+        if threads < 2 {
+            return choices
+                .into_iter()
+                .map(|mut choice| {
+                    follow(&mut choice, |sampler, row, logprobs| {
+                        self.sample(sampler, row, logprobs)
+                    })
+                })
+                .collect();
+        }
+        let logits = Rows(choices.iter().map(|choice| self.rows_of(choice)).collect());
+        let each = choices.len().div_ceil(threads);
+        let mut parts = Vec::with_capacity(threads);
+        let mut first = 0;
+        while !choices.is_empty() {
+            let part: Vec<_> = choices.drain(..each.min(choices.len())).collect();
+            let count = part.len();
+            parts.push((first, part));
+            first += count;
+        }
+        let logits = &logits;
+        let run = |(first, part): (usize, Vec<Choice<'_, Sampler>>)| -> Vec<Chosen> {
+            let mut candidates = Vec::new();
+            (first..)
+                .zip(part)
+                .map(|(at, mut choice)| {
+                    let start = choice.row;
+                    follow(&mut choice, |sampler, row, logprobs| {
+                        let row = logits.0[at].get(row - start).copied().flatten();
+                        sample(row, sampler, logprobs, &mut candidates)
+                    })
+                })
+                .collect()
+        };
+        let own = parts.pop();
+        std::thread::scope(|scope| {
+            let others: Vec<_> = parts
+                .into_iter()
+                .map(|part| scope.spawn(move || run(part)))
+                .collect();
+            let own = own.map(run).unwrap_or_default();
+            let mut chosen = Vec::new();
+            for other in others {
+                match other.join() {
+                    Ok(part) => chosen.extend(part),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            chosen.extend(own);
+            chosen
+        })
+    }
+}
+
+/// The logits of each choice's rows.
+struct Rows<'a>(Vec<Vec<Option<&'a [f32]>>>);
+
+fn sample(
+    logits: Option<&[f32]>,
+    sampler: &mut Sampler,
+    logprobs: Option<u8>,
+    candidates: &mut Vec<sys::llama_token_data>,
+) -> Result<Sampled, SampleError> {
+    let logits = logits.ok_or(SampleError::NotFinite)?;
+    let token = sampler.choose(logits, candidates)?;
+    Ok(Sampled {
+        token,
+        scores: logprobs.map(|top| scores(logits, token, top)),
+    })
 }
 
 impl Llama {
+    fn rows_of(&self, choice: &Choice<'_, Sampler>) -> Vec<Option<&[f32]>> {
+        let rows = choice.row..=choice.row + choice.guesses.len();
+        rows.map(|row| self.logits(row)).collect()
+    }
+
     /// What llama.cpp would assert on. Bad tokens, positions and gaps it refuses itself.
     fn check(&self, rows: &[Row]) -> Result<(), DecodeError> {
         let refuse = |why: &str| Err(DecodeError::Refused(why.into()));
         if rows.is_empty() || rows.len() > self.batch.room {
             return refuse("the batch has no rows, or too many");
         }
-        if rows.iter().filter(|row| row.logits).count() > self.config.parallel as usize {
-            return refuse("more rows ask for logits than there are sequences");
+        if rows.iter().filter(|row| row.logits).count() > self.outputs() {
+            return refuse("more rows ask for logits than there is room for");
         }
         if rows
             .iter()

@@ -131,6 +131,23 @@ int guard_buffers(const llama_context * context, guard_buffer * buffers, size_t 
     });
 }
 
+int guard_save(llama_context * context, llama_seq_id sequence, bool rest, uint8_t * bytes, size_t room, size_t * size, char ** out) {
+    *size = 0;
+    return guarded(out, [&] {
+        const llama_state_seq_flags flags = rest ? LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY : LLAMA_STATE_SEQ_FLAGS_NONE;
+        *size = room == 0 ? llama_state_seq_get_size_ext(context, sequence, flags)
+                          : llama_state_seq_get_data_ext(context, bytes, room, sequence, flags);
+        return *size > 0 ? 0 : 1;
+    });
+}
+
+int guard_restore(llama_context * context, llama_seq_id sequence, bool rest, const uint8_t * bytes, size_t size, char ** out) {
+    return guarded(out, [&] {
+        const llama_state_seq_flags flags = rest ? LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY : LLAMA_STATE_SEQ_FLAGS_NONE;
+        return llama_state_seq_set_data_ext(context, bytes, size, sequence, flags) > 0 ? 0 : 1;
+    });
+}
+
 int guard_attention(llama_context * context, uint32_t tokens, uint32_t sequences, bool * fused, const char ** runs,
                     const char ** lies, char ** out) {
     *fused = false;

@@ -39,6 +39,12 @@ struct guard_buffer {
 // Fills at most `room` entries; *count is how many there are. Of a model loaded with no_alloc: what they would take.
 int guard_buffers(const struct llama_context * context, struct guard_buffer * buffers, size_t room, size_t * count, char ** out);
 
+// A sequence's state as bytes: all of it, or (rest) only what cutting it does not bring back. *size: how many there are;
+// they are written if the room is large enough.
+int guard_save(struct llama_context * context, llama_seq_id sequence, bool rest, uint8_t * bytes, size_t room, size_t * size, char ** out);
+// Puts a saved state in place of the sequence's own. 1: it was not taken.
+int guard_restore(struct llama_context * context, llama_seq_id sequence, bool rest, const uint8_t * bytes, size_t size, char ** out);
+
 // Looks where the attention of a step of `tokens` tokens of all `sequences` would run. *fused: whether it is flash attention.
 // Of a fused attention that runs elsewhere than its KV cache lies: the two devices' names, else null.
 int guard_attention(struct llama_context * context, uint32_t tokens, uint32_t sequences, bool * fused, const char ** runs, const char ** lies, char ** out);

@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use llama_cpp_sys_2 as sys;
 
 pub use memory::Buffer;
-pub(super) use memory::{attention, buffers, fill, pin, search, unpin};
+pub(super) use memory::{attention, buffers, fill, pin, restore, save, search, unpin};
 
 unsafe extern "C" {
     fn guard_free(text: *mut c_char);

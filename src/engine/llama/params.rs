@@ -7,7 +7,7 @@ use llama_cpp_sys_2 as sys;
 use super::{LoadError, devices};
 use crate::{
     config::{EngineConfig, FlashAttention, KvType, Load, Split},
-    engine::{fit::Settings, threads},
+    engine::{fit::Settings, lookup, threads},
 };
 
 /// llama.cpp keeps each sequence's cells in multiples of this.
@@ -105,9 +105,7 @@ pub(super) fn context(
     params.n_batch = config.batch.max(config.parallel);
     params.n_ubatch = config.ubatch.min(params.n_batch);
     params.n_seq_max = config.parallel;
-    // One row of each sequence asks for logits; room for the rest would be wasted: with a vocabulary of 248,320 a
-    // ubatch of 512 would take 508 MB.
-    params.n_outputs_max = config.parallel;
+    params.n_outputs_max = outputs(config);
     let decode = threads::decoding(config);
     params.n_threads = thread_count(decode);
     params.n_threads_batch = thread_count(config.threads_batch.unwrap_or(decode));
@@ -123,6 +121,17 @@ pub(super) fn context(
     // Each sequence has cells of its own: neighbours cost nothing and cannot fill the cache.
     params.kv_unified = false;
     Ok(params)
+}
+
+/// Rows of a step that ask for logits: one of each sequence, and guesses. Room for more would be wasted: with a
+/// vocabulary of 248,320 a ubatch of 512 would take 508 MB.
+pub(super) fn outputs(config: &EngineConfig) -> u32 {
+    let guesses = if config.speculate.ngram {
+        lookup::MOST
+    } else {
+        0
+    };
+    (config.parallel + guesses).min(config.batch.max(config.parallel))
 }
 
 /// llama.cpp crashes on absurd counts.

@@ -8,7 +8,7 @@ use super::{
     Weights,
     chain::{chain, compile},
     guard::{self, Fault},
-    scores::argmax,
+    scores::{argmax, best},
 };
 use crate::engine::{
     Grammar, Sampling, Token,
@@ -21,9 +21,15 @@ pub struct Sampler {
     chain: Owned,
     grammar: Option<Owned>,
     greedy: bool,
+    /// The chain looks at so many of the most likely tokens only.
+    shortlist: Option<usize>,
     /// The samplers point into its vocabulary.
     _weights: Arc<Weights>,
 }
+
+// SAFETY: the samplers belong to this alone, and llama.cpp's have no ties to the thread that made them; the vocabulary
+// they point into is only read.
+unsafe impl Send for Sampler {}
 
 /// A raw sampler that is freed with its owner.
 pub(super) struct Owned(pub(super) *mut sys::llama_sampler);
@@ -60,6 +66,7 @@ impl Sampler {
                 .map(|grammar| compile(weights, grammar))
                 .transpose()?,
             greedy: sampling.is_greedy(),
+            shortlist: shortlist(weights, sampling),
             _weights: Arc::clone(weights),
         })
     }
@@ -112,17 +119,23 @@ impl Sampler {
         if self.greedy && self.chain.0.is_null() && masked.is_none() {
             return Ok(argmax(logits));
         }
-        candidates.clear();
-        candidates.extend((0..).zip(logits).map(|(id, &logit)| sys::llama_token_data {
-            id,
-            logit,
-            p: 0.0,
-        }));
+        let shortlist = self.shortlist.filter(|_| masked.is_none());
+        if let Some(count) = shortlist {
+            // Choosing among a quarter of a million would cost a hundred times as much.
+            best(logits, count, candidates);
+        } else {
+            candidates.clear();
+            candidates.extend((0..).zip(logits).map(|(id, &logit)| sys::llama_token_data {
+                id,
+                logit,
+                p: 0.0,
+            }));
+        }
         let mut array = sys::llama_token_data_array {
             data: candidates.as_mut_ptr(),
             size: candidates.len(),
             selected: -1,
-            sorted: false,
+            sorted: shortlist.is_some(),
         };
         if let Some(grammar) = masked {
             // SAFETY: the grammar and the array are valid.
@@ -145,16 +158,32 @@ impl Sampler {
         }
         // SAFETY: as above.
         let left = unsafe { std::slice::from_raw_parts(array.data, array.size) };
-        let best = if self.greedy {
+        let chosen = if self.greedy {
             left.iter().max_by(|a, b| a.logit.total_cmp(&b.logit))
         } else {
             usize::try_from(array.selected)
                 .ok()
                 .and_then(|at| left.get(at))
         };
-        best.map(|candidate| candidate.id)
+        chosen
+            .map(|candidate| candidate.id)
             .ok_or(SampleError::NotFinite)
     }
+}
+
+/// How many of the most likely tokens the chain keeps in its first stage; `None`: something comes before that.
+fn shortlist(weights: &Weights, sampling: &Sampling) -> Option<usize> {
+    let s = sampling;
+    let first = s.mirostat == 0
+        && !s.is_greedy()
+        && !s.penalises()
+        && !s.dries()
+        && s.top_n_sigma <= 0.0
+        && s.logit_bias.is_empty()
+        && weights.suppressed().is_empty();
+    // A long list is cheaper sorted as a whole.
+    let count = usize::try_from(s.top_k).ok()?;
+    (first && (1..=512).contains(&count)).then_some(count)
 }
 
 /// Whether a choice is made freely or among what the grammar allows.

@@ -1,5 +1,7 @@
 //! What logits say by themselves: the most likely token, and log-probabilities.
 
+use llama_cpp_sys_2 as sys;
+
 use crate::engine::Token;
 
 /// The most likely token; the first of equals. NaN is never chosen unless there is nothing else.
@@ -20,6 +22,34 @@ pub(super) fn argmax(logits: &[f32]) -> Token {
     // Without any that is at least minus infinity, all are NaN.
     let at = place.map_or(0, |place| start + place);
     Token::try_from(at).unwrap_or(0)
+}
+
+/// The `count` most likely tokens, best first, of equals the first; NaN left out.
+pub(super) fn best(logits: &[f32], count: usize, out: &mut Vec<sys::llama_token_data>) {
+    const BLOCK: usize = 512;
+    out.clear();
+    if count == 0 {
+        return;
+    }
+    let mut least = f32::NEG_INFINITY;
+    for (at, block) in logits.chunks(BLOCK).enumerate() {
+        if out.len() == count && highest(block) <= least {
+            continue;
+        }
+        for (id, &logit) in (at * BLOCK..).zip(block) {
+            let full = out.len() == count;
+            if logit.is_nan() || (full && logit <= least) {
+                continue;
+            }
+            if full {
+                out.pop();
+            }
+            let place = out.partition_point(|other| other.logit >= logit);
+            let id = Token::try_from(id).unwrap_or(Token::MAX);
+            out.insert(place, sys::llama_token_data { id, logit, p: 0.0 });
+            least = out[out.len() - 1].logit;
+        }
+    }
 }
 
 /// The highest logit, NaN left out.
@@ -79,6 +109,25 @@ mod tests {
     fn the_first_of_the_most_likely_is_chosen_and_nan_is_not() {
         assert_eq!(argmax(&[0.0, f32::NAN, 3.0, 3.0]), 2);
         assert_eq!(argmax(&[]), 0);
+    }
+
+    #[test]
+    fn the_best_are_those_that_sorting_all_would_give() {
+        let logits: Vec<f32> = (0..5000_u32)
+            .map(|at| (at.wrapping_mul(2_654_435_761) % 997) as f32)
+            .chain([f32::NAN, f32::NEG_INFINITY])
+            .collect();
+        let mut sorted: Vec<usize> = (0..5000).collect();
+        sorted.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+        let mut out = Vec::new();
+        best(&logits, 40, &mut out);
+        let found: Vec<_> = out
+            .iter()
+            .map(|one| usize::try_from(one.id).unwrap())
+            .collect();
+        assert_eq!(found, sorted[..40]);
+        best(&logits[..3], 40, &mut out);
+        assert_eq!(out.len(), 3);
     }
 
     #[test]

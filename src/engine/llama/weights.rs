@@ -92,6 +92,16 @@ impl Weights {
         self.vocab
     }
 
+    /// Whether a sequence's state can be cut at any token: attention over all that came before, and nothing else.
+    pub(super) fn cuts_anywhere(&self) -> bool {
+        // SAFETY: the model is valid.
+        unsafe {
+            !sys::llama_model_is_recurrent(self.model)
+                && !sys::llama_model_is_hybrid(self.model)
+                && sys::llama_model_n_swa(self.model) == 0
+        }
+    }
+
     /// Tokens that the model says must never be sampled.
     pub(super) fn suppressed(&self) -> Vec<Token> {
         let mut count = 0;
@@ -183,5 +193,10 @@ impl Vocab for Weights {
     fn is_eog(&self, token: Token) -> bool {
         // SAFETY: the vocabulary is valid, the token inside it.
         self.holds(token) && unsafe { sys::llama_vocab_is_eog(self.vocab, token) }
+    }
+
+    fn is_control(&self, token: Token) -> bool {
+        // SAFETY: as above.
+        self.holds(token) && unsafe { sys::llama_vocab_is_control(self.vocab, token) }
     }
 }

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::engine::{
-    self, Busy, Engine, Event, Failed, Finish, Finished, Grammar, Job, Refused, Sampling,
+    self, Busy, Engine, Event, Failed, Finish, Finished, Grammar, Job, Refused, Sampling, Tuning,
     fake::{Fake, FakeVocab, Fault},
     model::{DecodeError, Row, Vocab},
 };
@@ -31,7 +31,8 @@ fn job(prompt: &str) -> Job {
         visible: Vec::new(),
         ignore_eos: false,
         logprobs: None,
-        tenant: 0,
+        tenant: Some(0),
+        key: 0,
         queue_wait: LONG,
         deadline: LONG,
     }
@@ -43,7 +44,11 @@ fn start(sequences: u32, queue: u32) -> (Engine, JoinHandle<()>) {
 
 fn start_with(sequences: u32, queue: u32, fault: Fault) -> (Engine, JoinHandle<()>) {
     let build = move || Ok::<_, Infallible>(Fake::new(sequences, 256).with_fault(fault));
-    engine::start(queue, build).unwrap_or_else(|never| match never {})
+    let tuning = Tuning {
+        queue,
+        ..Tuning::default()
+    };
+    engine::start(tuning, build).unwrap_or_else(|never| match never {})
 }
 
 /// All events of a job, which must be whole: nothing after the end.
@@ -143,11 +148,11 @@ fn a_stop_string_ends_the_answer_before_it() {
 fn what_a_tenant_computed_is_reused_by_that_tenant_alone() {
     let (engine, _thread) = start(1, 0);
     let prompt = "the same beginning\nagain\n";
-    let cached = |tenant| {
+    let cached = |tenant: u64| {
         ask(
             &engine,
             Job {
-                tenant,
+                tenant: Some(tenant),
                 ..job(prompt)
             },
         )
@@ -251,7 +256,10 @@ fn the_queue_is_bounded_and_its_places_come_back() {
     let held: Vec<_> = (0..3).map(|_| engine.submit(job("a\n")).unwrap()).collect();
     assert_eq!(
         engine.submit(job("a\n")).map(drop),
-        Err(Refused::Full { queued: 2 })
+        Err(Refused::Full {
+            queued: 2,
+            wait: None
+        })
     );
     open.send(()).unwrap();
     for events in held {
@@ -405,7 +413,7 @@ proptest! {
         let (engine, thread) = start_with(sequences, 64, Box::new(fault));
         let running: Vec<_> = clients.into_iter().map(|client| {
             let prompt = format!("{}{}\n", "shared prefix\n".repeat(client.prefix), client.line);
-            let events = engine.submit(Job { tenant: client.tenant, ..job(&prompt) }).unwrap();
+            let events = engine.submit(Job { tenant: Some(client.tenant), ..job(&prompt) }).unwrap();
             (client, events)
         }).collect();
         for (client, mut events) in running {

@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use llama_cpp_sys_2 as sys;
 
 use super::{Fault, outcome};
+use crate::engine::model::Part;
 
 unsafe extern "C" {
     fn guard_buffers(
@@ -12,6 +13,23 @@ unsafe extern "C" {
         buffers: *mut RawBuffer,
         room: usize,
         count: *mut usize,
+        out: *mut *mut c_char,
+    ) -> c_int;
+    fn guard_save(
+        context: *mut sys::llama_context,
+        sequence: sys::llama_seq_id,
+        rest: bool,
+        bytes: *mut u8,
+        room: usize,
+        size: *mut usize,
+        out: *mut *mut c_char,
+    ) -> c_int;
+    fn guard_restore(
+        context: *mut sys::llama_context,
+        sequence: sys::llama_seq_id,
+        rest: bool,
+        bytes: *const u8,
+        size: usize,
         out: *mut *mut c_char,
     ) -> c_int;
     fn guard_attention(
@@ -100,6 +118,75 @@ pub(in crate::engine::llama) unsafe fn buffers(
             compute: raw.compute as u64,
         })
         .collect())
+}
+
+/// The state of a sequence as bytes: all of it, or what cutting does not bring back.
+///
+/// # Safety
+/// `context` is valid and not in use elsewhere; `sequence` is one of its own.
+pub(in crate::engine::llama) unsafe fn save(
+    context: *mut sys::llama_context,
+    sequence: sys::llama_seq_id,
+    part: Part,
+) -> Result<Vec<u8>, Fault> {
+    let rest = part == Part::Rest;
+    let (mut size, mut out) = (0, std::ptr::null_mut());
+    // SAFETY: without room nothing is written; the caller vouches for the rest.
+    let code = unsafe {
+        let nowhere = std::ptr::null_mut();
+        guard_save(
+            context,
+            sequence,
+            rest,
+            nowhere,
+            0,
+            &raw mut size,
+            &raw mut out,
+        )
+    };
+    outcome(code, out)?;
+    let mut bytes: Vec<u8> = Vec::with_capacity(size);
+    let room = bytes.capacity();
+    // SAFETY: at most `room` bytes are written.
+    let code = unsafe {
+        let bytes = bytes.as_mut_ptr();
+        guard_save(
+            context,
+            sequence,
+            rest,
+            bytes,
+            room,
+            &raw mut size,
+            &raw mut out,
+        )
+    };
+    outcome(code, out)?;
+    // SAFETY: this many were written.
+    unsafe { bytes.set_len(size.min(room)) };
+    Ok(bytes)
+}
+
+/// # Safety
+/// As for [`save`]; the bytes are what it gave of a context of the same model and shape.
+pub(in crate::engine::llama) unsafe fn restore(
+    context: *mut sys::llama_context,
+    sequence: sys::llama_seq_id,
+    part: Part,
+    state: &[u8],
+) -> Result<(), Fault> {
+    let mut out = std::ptr::null_mut();
+    // SAFETY: pointer and length belong together; the caller vouches for the rest.
+    let code = unsafe {
+        guard_restore(
+            context,
+            sequence,
+            part == Part::Rest,
+            state.as_ptr(),
+            state.len(),
+            &raw mut out,
+        )
+    };
+    outcome(code, out)
 }
 
 /// Where the attention of a step runs.

@@ -1,0 +1,152 @@
+//! How long steps take, learnt from the steps themselves, and how much prompt therefore fits beside running streams.
+
+use std::time::Duration;
+
+/// Seconds of a step by the number of its rows.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pace {
+    /// By powers of two: the mean rows and seconds of the latest steps with 2^i to 2^(i+1) - 1 rows.
+    steps: [Option<Step>; BUCKETS],
+    /// Seconds of the latest steps that only generated.
+    decode: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    rows: f64,
+    seconds: f64,
+}
+
+const BUCKETS: usize = 16;
+/// How much of what is known a new measurement replaces.
+const WEIGHT: f64 = 0.25;
+/// Prompts are computed at no less than this part of the speed of the largest batches: below, a stream would gain
+/// little and the prompt would lose much.
+const LEAST_SPEED: f64 = 0.85;
+/// Rows to begin with, where nothing is known.
+const FIRST: u32 = 64;
+/// A gap is at least this many steps of generation alone, so that a prompt gets nearly its whole speed.
+const DECODES_IN_A_GAP: f64 = 8.0;
+const SHORTEST_GAP: f64 = 0.1;
+
+impl Pace {
+    /// A step of `rows` rows took `time`; `generating`: no row of it was of a prompt.
+    pub(crate) fn observe(&mut self, rows: usize, time: Duration, generating: bool) {
+        let seconds = time.as_secs_f64();
+        let blend = |old: f64, new: f64| old + (new - old) * WEIGHT;
+        if generating {
+            self.decode = Some(self.decode.map_or(seconds, |old| blend(old, seconds)));
+        }
+        let Some(bucket) = rows.checked_ilog2() else {
+            return;
+        };
+        let slot = &mut self.steps[(bucket as usize).min(BUCKETS - 1)];
+        let rows = rows as f64;
+        *slot = Some(slot.map_or(Step { rows, seconds }, |old| Step {
+            rows: blend(old.rows, rows),
+            seconds: blend(old.seconds, seconds),
+        }));
+    }
+
+    /// What a step of `rows` rows probably takes, in seconds: on the line through its neighbours.
+    pub(crate) fn seconds(&self, rows: u32) -> Option<f64> {
+        let rows = f64::from(rows);
+        let known = || self.steps.iter().flatten();
+        let below = known().rev().find(|step| step.rows <= rows);
+        let above = known().find(|step| step.rows > rows);
+        match (below, above) {
+            (Some(a), Some(b)) => {
+                let slope = (b.seconds - a.seconds) / (b.rows - a.rows);
+                Some(a.seconds + slope * (rows - a.rows))
+            }
+            // Larger than any yet: each row as dear as the mean.
+            (Some(a), None) => Some(a.seconds * rows / a.rows),
+            // Smaller than any yet: a step is not much cheaper for fewer rows.
+            (None, Some(b)) => Some(b.seconds),
+            (None, None) => None,
+        }
+    }
+
+    /// The gap between two tokens of a stream that a prompt beside it may cause, when nobody has set one.
+    pub(crate) fn usual_gap(&self) -> Duration {
+        let decode = self.decode.unwrap_or(0.0);
+        Duration::from_secs_f64((decode * DECODES_IN_A_GAP).max(SHORTEST_GAP))
+    }
+
+    /// Rows of a step, `decoders` of them generating, that stays within `gap`.
+    pub(crate) fn rows_within(&self, gap: Duration, decoders: u32, ubatch: u32) -> u32 {
+        let gap = gap.as_secs_f64();
+        let least = (decoders + 1).min(ubatch);
+        let largest_known = self.steps.iter().flatten().last().map(|step| step.rows);
+        let Some(largest_known) = largest_known else {
+            return FIRST.max(least).min(ubatch);
+        };
+        let speed = |rows: u32| {
+            self.seconds(rows)
+                .map_or(0.0, |seconds| f64::from(rows) / seconds.max(1e-9))
+        };
+        // Nothing far larger than what was tried: one surprise shall not be a long one.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "rows of a batch"
+        )]
+        let most = ubatch.min((largest_known * 2.0) as u32).max(least);
+        let steps = || std::iter::successors(Some(most), |rows| Some(rows - rows.div_ceil(8)));
+        let within = steps()
+            .take_while(|&rows| rows > least)
+            .find(|&rows| self.seconds(rows).is_some_and(|seconds| seconds <= gap));
+        let best = speed(most);
+        let efficient = steps()
+            .take_while(|&rows| rows > least && speed(rows) >= best * LEAST_SPEED)
+            .last();
+        within.unwrap_or(least).max(efficient.unwrap_or(least))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn learnt(cost: impl Fn(usize) -> f64) -> Pace {
+        let mut pace = Pace::default();
+        for rows in [1, 8, 64, 128, 256, 512] {
+            pace.observe(rows, Duration::from_secs_f64(cost(rows)), rows <= 8);
+        }
+        pace
+    }
+
+    #[test]
+    fn a_prompt_gets_what_fits_into_the_gap() {
+        // 2 ms a row: 50 rows are 100 ms.
+        let pace = learnt(|rows| rows as f64 * 0.002);
+        let rows = pace.rows_within(Duration::from_millis(100), 4, 512);
+        assert!((40..=50).contains(&rows), "{rows}");
+    }
+
+    #[test]
+    fn small_steps_that_would_waste_most_of_the_speed_are_not_made() {
+        // 150 ms for the weights, however few rows.
+        let pace = learnt(|rows| 0.15 + rows as f64 * 0.0003);
+        let rows = pace.rows_within(Duration::from_millis(100), 4, 512);
+        assert!(rows > 350, "{rows}");
+    }
+
+    #[test]
+    fn what_was_never_tried_is_approached_step_by_step() {
+        let mut pace = Pace::default();
+        let gap = Duration::from_secs(1);
+        assert_eq!(pace.rows_within(gap, 2, 512), FIRST);
+        assert_eq!(pace.rows_within(gap, 2, 16), 16);
+        pace.observe(64, Duration::from_millis(10), false);
+        assert_eq!(pace.rows_within(gap, 2, 512), 128);
+    }
+
+    #[test]
+    fn the_usual_gap_grows_with_the_machines_own_steps() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.usual_gap(), Duration::from_millis(100));
+        pace.observe(8, Duration::from_millis(30), true);
+        assert_eq!(pace.usual_gap(), Duration::from_millis(240));
+    }
+}

@@ -1,0 +1,391 @@
+//! From waiting to running: which sequence a job gets, and how much of its prompt is there already.
+
+use std::sync::Arc;
+
+use super::Worker;
+use crate::engine::{
+    Failed, Job, Submitted, Token,
+    lookup::Lookup,
+    model::{Model, Part, Vocab},
+    prefix::{Checkpoint, Cuts, Prefix, common},
+    slot::{Follow, small},
+};
+
+/// Fewer tokens are computed sooner than brought from elsewhere.
+const WORTH_BRINGING: usize = 16;
+/// So much more of a prompt must be on its way in another sequence to be worth waiting for.
+const WORTH_WAITING: usize = 32;
+/// Shorter sequences are not put aside.
+const WORTH_KEEPING: usize = 64;
+/// Borders of turns closer than this to the one before are passed over, but for the last.
+const BETWEEN_BORDERS: usize = 64;
+
+/// Where a beginning of a prompt lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Nowhere,
+    Slot(usize),
+    Stored(usize),
+}
+
+/// The best beginning there is, and a better one that is being computed.
+#[derive(Debug)]
+struct Found {
+    source: Source,
+    reach: usize,
+    follow: Option<Follow>,
+}
+
+impl<M: Model> Worker<M> {
+    /// Gives a free sequence, of which there is one, to the job.
+    pub(super) fn admit(&mut self, submitted: Submitted) {
+        let job = &submitted.job;
+        let mut sampling = job.sampling.clone();
+        if job.ignore_eos {
+            let forbidden = self.eog.iter().map(|&token| (token, f32::NEG_INFINITY));
+            sampling.logit_bias.extend(forbidden);
+        }
+        let mut sampler = match self.model.sampler(&sampling, job.grammar.as_ref()) {
+            Ok(sampler) => sampler,
+            Err(why) => return submitted.reply.end(Err(Failed::Unacceptable(why))),
+        };
+        if sampling.looks_back() {
+            for &token in &job.prompt {
+                self.model.observe(&mut sampler, token);
+            }
+        }
+        self.admissions += 1;
+        let admission = self.admissions;
+        let found = self.seek(job, admission);
+        let Some(at) = self.place(&found) else {
+            let why = "no sequence is free".into();
+            return submitted.reply.end(Err(Failed::Decode(why)));
+        };
+        self.bring(found.source, found.reach, at);
+        self.slots[at].start(submitted, sampler, admission);
+        self.settle(at, found.follow);
+    }
+
+    /// Where most of the job's prompt is, or will be.
+    fn seek(&self, job: &Job, admission: u64) -> Found {
+        let cuts = self.cuts();
+        let mut found = Found {
+            source: Source::Nowhere,
+            reach: 0,
+            follow: None,
+        };
+        for (at, slot) in self.slots.iter().enumerate() {
+            let reach = slot.prefix.reach(job.tenant, &job.prompt, cuts);
+            // Of equals one that is free: there it can stay where it is.
+            let better = match found.source {
+                Source::Slot(other) if reach == found.reach => {
+                    self.slots[other].active.is_some() && slot.active.is_none()
+                }
+                _ => reach > found.reach,
+            };
+            if better {
+                found.source = Source::Slot(at);
+                found.reach = reach;
+            }
+        }
+        if let Some((at, reach)) = self.store.find(job.tenant, &job.prompt, cuts)
+            && reach > found.reach
+        {
+            found.source = Source::Stored(at);
+            found.reach = reach;
+        }
+        found.follow = self.leader(job, admission, cuts, found.reach + WORTH_WAITING);
+        found
+    }
+
+    /// An older job that computes at least `least` tokens of the same beginning just now.
+    fn leader(&self, job: &Job, admission: u64, cuts: Cuts, least: usize) -> Option<Follow> {
+        job.tenant?;
+        let own = &job.prompt[..job.prompt.len() - 1];
+        let candidates = self.slots.iter().enumerate().filter_map(|(slot, leader)| {
+            let active = leader.active.as_ref()?;
+            // Only older ones: nobody waits for somebody who waits for him.
+            if leader.admission >= admission || active.job.tenant != job.tenant {
+                return None;
+            }
+            let prompt = &active.job.prompt;
+            let common = common(prompt, own);
+            let common = common - common % cuts.grid;
+            let ahead = common > leader.computed();
+            (ahead && common >= least).then_some(Follow {
+                slot,
+                admission: leader.admission,
+                common,
+            })
+        });
+        candidates.max_by_key(|follow| (follow.common, self.slots[follow.slot].computed()))
+    }
+
+    /// The free sequence that suits best: the one that holds the prompt's beginning if little else is lost by that,
+    /// then an empty one, then one beside those that run, then the longest unused.
+    fn place(&self, found: &Found) -> Option<usize> {
+        let free = |at: usize| self.slots.get(at).is_some_and(|slot| slot.active.is_none());
+        let mut home = None;
+        if let Source::Slot(at) = found.source
+            && free(at)
+        {
+            home = Some(at);
+            if found.reach + WORTH_KEEPING >= self.slots[at].computed() {
+                return home;
+            }
+        }
+        let best = (0..self.slots.len())
+            .filter(|&at| free(at))
+            .max_by_key(|&at| {
+                let slot = &self.slots[at];
+                let runs = |at: usize| self.slots.get(at).is_some_and(|slot| slot.active.is_some());
+                // llama.cpp computes sequences together whose numbers follow each other.
+                let beside = runs(at + 1) || at.checked_sub(1).is_some_and(runs);
+                (slot.computed() == 0, beside, slot.idle_for())
+            })?;
+        match home {
+            Some(home) if self.slots[best].computed() > 0 => Some(home),
+            _ => Some(best),
+        }
+    }
+
+    /// Makes the free sequence `at` hold the first `reach` tokens of `source`; what it held before is put aside.
+    fn bring(&mut self, source: Source, reach: usize, at: usize) {
+        let here = source == Source::Slot(at);
+        if here && reach > 0 {
+            if reach + WORTH_KEEPING < self.slots[at].computed() {
+                self.put_aside(at);
+            }
+            return self.cut(at, reach);
+        }
+        let state = if reach < WORTH_BRINGING {
+            None
+        } else {
+            self.state_of(source)
+        };
+        self.put_aside(at);
+        self.empty(at);
+        if let Some(state) = &state {
+            self.put(at, state, reach);
+        }
+    }
+
+    /// The whole state of another sequence, running or put aside.
+    fn state_of(&mut self, source: Source) -> Option<(Prefix, Arc<[u8]>)> {
+        match source {
+            Source::Nowhere => None,
+            Source::Slot(from) => {
+                let slot = &self.slots[from];
+                let state = self.model.save(slot.sequence, Part::Whole)?;
+                Some((slot.prefix.clone(), Arc::from(state)))
+            }
+            Source::Stored(entry) => {
+                let stored = self.store.take_up(entry)?;
+                Some((stored.prefix.clone(), Arc::clone(&stored.state)))
+            }
+        }
+    }
+
+    /// Cuts a sequence back to `to` tokens; it is empty if its state cannot be had there.
+    pub(super) fn cut(&mut self, at: usize, to: usize) {
+        if self.slots[at].computed() != to && !self.go_back(at, to) {
+            self.empty(at);
+        }
+    }
+
+    /// Brings a sequence whose last step was cut short back to a state that is certain.
+    pub(super) fn rewind(&mut self, at: usize) {
+        let prefix = &self.slots[at].prefix;
+        let mut to = prefix.tokens.len();
+        if !self.model.cuts_anywhere() {
+            to = prefix.checkpoint(to).map_or(0, |last| last.at);
+        }
+        if to == 0 || !self.go_back(at, to) {
+            self.empty(at);
+        }
+    }
+
+    fn go_back(&mut self, at: usize, to: usize) -> bool {
+        let slot = &mut self.slots[at];
+        let restored = self.model.cuts_anywhere()
+            || slot.prefix.checkpoint(to).is_some_and(|checkpoint| {
+                checkpoint.at == to
+                    && self
+                        .model
+                        .restore(slot.sequence, Part::Rest, &checkpoint.state)
+            });
+        let done = restored && self.model.truncate(slot.sequence, small(to));
+        if done {
+            slot.prefix.truncate(to);
+        }
+        done
+    }
+
+    fn empty(&mut self, at: usize) {
+        let slot = &mut self.slots[at];
+        self.model.truncate(slot.sequence, 0);
+        slot.prefix.truncate(0);
+    }
+
+    /// Keeps a free sequence's state in host memory before it is overwritten.
+    fn put_aside(&mut self, at: usize) {
+        let slot = &self.slots[at];
+        if self.store.budget() == 0
+            || slot.prefix.tenant.is_none()
+            || slot.computed() < WORTH_KEEPING
+            || self.store.covers(&slot.prefix)
+        {
+            return;
+        }
+        let Some(state) = self.model.save(slot.sequence, Part::Whole) else {
+            return;
+        };
+        let beside = self.checkpoint_bytes();
+        let prefix = self.slots[at].prefix.clone();
+        self.store.insert(prefix, Arc::from(state), beside);
+    }
+
+    fn checkpoint_bytes(&self) -> usize {
+        self.slots.iter().map(|slot| slot.prefix.bytes()).sum()
+    }
+
+    /// Keeps what cutting would not bring back of a sequence's present state.
+    pub(super) fn keep_checkpoint(&mut self, at: usize) {
+        let slot = &self.slots[at];
+        if self.store.budget() == 0 || slot.prefix.tenant.is_none() {
+            return;
+        }
+        let place = slot.computed();
+        let Some(state) = self.model.save(slot.sequence, Part::Rest) else {
+            return;
+        };
+        if self.store.make_room(self.checkpoint_bytes() + state.len()) {
+            self.slots[at].prefix.add(Checkpoint {
+                at: place,
+                state: Arc::from(state),
+            });
+        }
+    }
+
+    /// The job follows its leader, or begins to compute.
+    fn settle(&mut self, at: usize, follow: Option<Follow>) {
+        let cuts = self.cuts();
+        if let Some(follow) = follow
+            && !cuts.anywhere
+            && let Some(leader) = &mut self.slots[follow.slot].active
+        {
+            // The leader's state can be had at that place only if a step ends there.
+            let place = leader
+                .borders
+                .partition_point(|&border| border < follow.common);
+            leader.borders.insert(place, follow.common);
+        }
+        let computed = self.slots[at].computed();
+        let lookup = self.tuning.lookup && cuts.anywhere && cuts.grid == 1;
+        let every = self.tuning.checkpoint_every;
+        let vocab = self.model.vocab();
+        let slot = &mut self.slots[at];
+        let Some(active) = &mut slot.active else {
+            return;
+        };
+        active.follows = follow;
+        if active.borders.is_empty() && !cuts.anywhere && cuts.grid == 1 {
+            active.borders = borders(&active.job.prompt, vocab, every);
+            active.borders.retain(|&border| border > computed);
+        }
+        if lookup && active.lookup.is_none() {
+            active.lookup = Some(Lookup::new(&active.tokens));
+        }
+        if follow.is_none() {
+            slot.begin();
+        }
+    }
+
+    /// Those who wait for a beginning take it over once it is there, or look again if it never will be.
+    pub(super) fn catch_up(&mut self) {
+        // Many may wait for the same one.
+        let mut taken = None;
+        for at in 0..self.slots.len() {
+            let Some(active) = &self.slots[at].active else {
+                continue;
+            };
+            let Some(follow) = active.follows else {
+                continue;
+            };
+            let leader = &self.slots[follow.slot];
+            let same = leader.admission == follow.admission;
+            let (tenant, prompt) = (active.job.tenant, &active.job.prompt);
+            let reach = leader.prefix.reach(tenant, prompt, self.cuts());
+            if same && reach >= follow.common {
+                let source = Source::Slot(follow.slot);
+                if taken.as_ref().is_none_or(|(from, _)| *from != source) {
+                    taken = self.state_of(source).map(|state| (source, state));
+                }
+                if let Some((_, state)) = &taken {
+                    self.put(at, state, reach);
+                }
+                self.settle(at, None);
+            } else if !same || leader.active.is_none() || leader.computed() >= follow.common {
+                let (job, admission) = (active.job.clone(), self.slots[at].admission);
+                let found = self.seek(&job, admission);
+                if found.reach > self.slots[at].computed()
+                    && let Some(state) = self.state_of(found.source)
+                {
+                    self.put(at, &state, found.reach);
+                }
+                self.settle(at, found.follow);
+            }
+        }
+    }
+
+    /// Puts the first `reach` tokens of a state in place of a sequence's own.
+    fn put(&mut self, at: usize, (prefix, state): &(Prefix, Arc<[u8]>), reach: usize) {
+        self.empty(at);
+        let slot = &mut self.slots[at];
+        if self.model.restore(slot.sequence, Part::Whole, state) {
+            slot.prefix = prefix.clone();
+            self.cut(at, reach);
+        }
+    }
+}
+
+/// Places of a prompt where other prompts may go another way: where turns begin, and every so many tokens.
+fn borders(prompt: &[Token], vocab: &dyn Vocab, every: usize) -> Vec<usize> {
+    let mut borders: Vec<usize> = Vec::new();
+    let mut last_turn = None;
+    for (at, &token) in prompt.iter().enumerate().skip(1) {
+        let turn = vocab.is_control(token);
+        if turn {
+            last_turn = Some(at);
+        }
+        let since = at - borders.last().copied().unwrap_or(0);
+        if (turn && since >= BETWEEN_BORDERS) || since >= every {
+            borders.push(at);
+        }
+    }
+    // The beginning of the answer: the next turn's history may tell it otherwise, without its thoughts.
+    if let Some(last) = last_turn
+        && !borders.contains(&last)
+    {
+        let place = borders.partition_point(|&border| border < last);
+        borders.insert(place, last);
+    }
+    borders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fake::{FakeVocab, TOOL};
+
+    #[test]
+    fn borders_lie_where_turns_begin_and_not_too_far_apart() {
+        let mut prompt = vec![1; 400];
+        for at in [10, 100, 110, 390] {
+            prompt[at] = TOOL;
+        }
+        assert_eq!(borders(&prompt, &FakeVocab, 1000), [100, 390]);
+        assert_eq!(borders(&prompt, &FakeVocab, 128), [100, 228, 356, 390]);
+        assert_eq!(borders(&[1, 2], &FakeVocab, 128), [] as [usize; 0]);
+    }
+}

@@ -1,0 +1,304 @@
+//! One step: plan, decode, sample, commit.
+
+use std::{cell::Cell, time::Instant};
+
+use super::{Dead, Worker};
+use crate::engine::{
+    Failed, Finish,
+    model::{Choice, Chosen, DecodeError, Model, SampleError, Sampled},
+    plan::{self, Room, Share, Want, Work},
+    slot::{Active, small},
+};
+
+/// Nodes of a graph computed before the next look at who still waits: microseconds for a small model, less
+/// than a second for a large one on a CPU.
+const NODES_BETWEEN_LOOKS: u32 = 16;
+/// In one step of so many the prompt that waits longest goes first.
+const TURN_OF_THE_OLDEST: u64 = 4;
+/// Most tokens taken from a constraint at once.
+const MOST_FORCED: usize = 24;
+
+impl<M: Model> Worker<M> {
+    pub(super) fn step(&mut self) -> Result<(), Dead> {
+        self.catch_up();
+        self.guess();
+        for shares in self.plan() {
+            if !self.run_batch(&shares)? {
+                break; // what was planned next no longer holds
+            }
+        }
+        Ok(())
+    }
+
+    /// Computes one batch and takes what it gives. `false`: it failed, and sequences may have lost their state.
+    fn run_batch(&mut self, shares: &[Share]) -> Result<bool, Dead> {
+        self.rows.clear();
+        for share in shares {
+            let slot = &self.slots[share.sequence as usize];
+            self.rows.extend(slot.rows(share.tokens as usize));
+        }
+        let (slots, halt) = (&self.slots, &self.shared.halt);
+        let pulse = &self.shared.pulse;
+        let nodes = Cell::new(0_u32);
+        // llama.cpp asks between the nodes of its graph, some hundred times a token. That it asks shows
+        // that the graph goes forward; an answer now and then is enough.
+        let abandoned = || {
+            nodes.set(nodes.get().wrapping_add(1));
+            if !nodes.get().is_multiple_of(NODES_BETWEEN_LOOKS) {
+                return false;
+            }
+            pulse.beat();
+            halt.is_cancelled()
+                || shares.iter().all(|share| {
+                    let active = &slots[share.sequence as usize].active;
+                    let given_up =
+                        |active: &Active<_>| active.is_abandoned() || active.is_overdue();
+                    active.as_ref().is_none_or(given_up)
+                })
+        };
+        let began = Instant::now();
+        match self.model.decode(&self.rows, &abandoned) {
+            Ok(()) => {
+                let generating = self.rows.iter().all(|row| row.logits);
+                self.pace
+                    .observe(self.rows.len(), began.elapsed(), generating);
+                self.steps += 1;
+                self.commit(shares);
+                Ok(true)
+            }
+            Err(DecodeError::Abandoned) => {
+                // Part of the batch may have been computed: cut back to what is certain.
+                for share in shares {
+                    self.rewind(share.sequence as usize);
+                }
+                Ok(false)
+            }
+            Err(error) => self.recover(shares, &error).map(|()| false),
+        }
+    }
+
+    /// Streams that may go on with what they said before get guesses, as far as these are likely to pay.
+    fn guess(&mut self) {
+        let mut outputs = self.model.outputs().saturating_sub(self.slots.len());
+        let context = self.model.context() as usize;
+        let streams =
+            |slot: &&super::Slot<M::Sampler>| matches!(slot.work(1), Some(Work::Decode { .. }));
+        let running = small(self.slots.iter().filter(streams).count());
+        let pace = &self.pace;
+        for slot in &mut self.slots {
+            let Some(Work::Decode { .. }) = slot.work(1) else {
+                continue;
+            };
+            let Some(active) = &mut slot.active else {
+                continue;
+            };
+            let left = active.left(context).saturating_sub(1);
+            let Some(lookup) = &active.lookup else {
+                continue;
+            };
+            let seconds = |rows: usize| pace.seconds(small(rows)).unwrap_or(f64::MAX);
+            let plain = seconds(running as usize);
+            let cost = |guesses: usize| {
+                // Beside others they are a batch of their own: llama.cpp computes equal counts together.
+                let more = if running == 1 {
+                    seconds(1 + guesses)
+                } else {
+                    plain + seconds(guesses)
+                };
+                more / plain
+            };
+            active.guesses = lookup.guess(&active.tokens, left.min(outputs), cost);
+            outputs -= active.guesses.len();
+        }
+    }
+
+    fn plan(&mut self) -> Vec<Vec<Share>> {
+        let grid = self.grid();
+        let want = |slot: &super::Slot<M::Sampler>| {
+            let work = slot.work(grid)?;
+            Some(Want {
+                sequence: slot.sequence,
+                work,
+            })
+        };
+        let rows = small(if grid > 1 {
+            self.model.ubatch()
+        } else {
+            self.model.prompt_rows()
+        });
+        let mut room = Room {
+            batch: rows,
+            beside_streams: rows,
+            oldest_first: self.steps % TURN_OF_THE_OLDEST == TURN_OF_THE_OLDEST - 1,
+        };
+        while let Some(&suspect) = self.suspects.front() {
+            if let Some(want) = want(&self.slots[suspect as usize]) {
+                return vec![plan::plan(&[want], room)];
+            }
+            self.suspects.pop_front();
+        }
+        let wants: Vec<_> = self.slots.iter().filter_map(want).collect();
+        if wants.is_empty() {
+            return Vec::new();
+        }
+        if grid > 1 {
+            return plan::plan_alone(&wants, room);
+        }
+        let streams = wants.iter().filter_map(|want| match want.work {
+            Work::Decode { rows } => Some(rows),
+            Work::Prefill { .. } => None,
+        });
+        let streams: u32 = streams.sum();
+        // A batch holds at least every stream's rows.
+        room.batch = room.batch.max(streams + 1).min(small(self.model.batch()));
+        let gap = self.tuning.max_gap.unwrap_or_else(|| self.pace.usual_gap());
+        room.beside_streams = self.pace.rows_within(gap, streams, rows);
+        vec![plan::plan(&wants, room)]
+    }
+
+    fn commit(&mut self, shares: &[Share]) {
+        self.suspects.pop_front();
+        let grid = self.grid();
+        let keeps = !self.model.cuts_anywhere();
+        let mut rows = Vec::new();
+        let mut row = 0;
+        for share in shares {
+            let at = share.sequence as usize;
+            let slot = &mut self.slots[at];
+            let first = row;
+            row += share.tokens as usize;
+            let Some(active) = &slot.active else { continue };
+            let pending = active.tokens.len() - slot.computed();
+            let known = pending.min(share.tokens as usize);
+            slot.advance(known, grid);
+            let computed = slot.computed();
+            let Some(active) = &slot.active else { continue };
+            let at_border = active.borders.binary_search(&computed).is_ok()
+                || (grid > 1 && computed.is_multiple_of(grid));
+            let ended = active.job.max_tokens == 0 && computed == active.tokens.len();
+            if computed == active.tokens.len() && !ended {
+                rows.push((at, first + known - 1));
+            }
+            if keeps && at_border && computed <= active.job.prompt.len() {
+                self.keep_checkpoint(at);
+            }
+            if ended {
+                self.slots[at].finish(Finish::Length);
+            }
+        }
+        self.sample(&rows);
+    }
+
+    /// `rows`: a slot and the row of its last known token, ascending.
+    fn sample(&mut self, rows: &[(usize, usize)]) {
+        let mut wanted = rows.iter().copied().peekable();
+        let mut choices = Vec::with_capacity(rows.len());
+        for (at, slot) in self.slots.iter_mut().enumerate() {
+            let Some(&(wanted_at, row)) = wanted.peek() else {
+                break;
+            };
+            if wanted_at != at {
+                continue;
+            }
+            wanted.next();
+            if let Some(active) = &mut slot.active {
+                choices.push(Choice {
+                    row,
+                    guesses: &active.guesses,
+                    logprobs: active.job.logprobs,
+                    sampler: &mut active.sampler,
+                });
+            }
+        }
+        let chosen = self.model.choose(choices);
+        for (&(at, _), chosen) in rows.iter().zip(chosen) {
+            self.take(at, chosen);
+        }
+    }
+
+    /// Takes the tokens that hold, and forgets the guesses that do not.
+    fn take(&mut self, at: usize, (tokens, error): Chosen) {
+        let context = self.model.context();
+        let slot = &mut self.slots[at];
+        let Some(active) = &mut slot.active else {
+            return;
+        };
+        let guesses = std::mem::take(&mut active.guesses);
+        let hits = tokens
+            .iter()
+            .zip(&guesses)
+            .take_while(|(sampled, guess)| sampled.token == **guess)
+            .count();
+        if !guesses.is_empty() {
+            active.drafts.made += small(guesses.len());
+            active.drafts.accepted += small(hits);
+            let length = active.tokens.len();
+            if let Some(lookup) = &mut active.lookup {
+                lookup.learn(guesses.len(), hits, length);
+            }
+        }
+        let mut ended = false;
+        for (place, sampled) in tokens.iter().enumerate() {
+            ended = slot.take(sampled, self.model.vocab(), context);
+            if ended {
+                break;
+            }
+            if place < hits {
+                slot.advance(1, 1);
+            }
+        }
+        if !guesses.is_empty() {
+            let (sequence, computed) = (slot.sequence, small(slot.computed()));
+            if !self.model.truncate(sequence, computed) {
+                slot.prefix.truncate(0);
+            }
+        }
+        match error {
+            None if !ended => self.force(at),
+            Some(SampleError::Grammar(why)) if !ended => slot.fail(Failed::Unacceptable(why)),
+            Some(SampleError::NotFinite) if !ended => {
+                slot.fail(Failed::Decode("the model computed no finite logits".into()));
+            }
+            _ => {}
+        }
+    }
+
+    /// Tokens that a constraint leaves no choice about need no sampling: they are computed together.
+    fn force(&mut self, at: usize) {
+        let context = self.model.context();
+        let grid = self.grid();
+        let slot = &mut self.slots[at];
+        let Some(active) = &mut slot.active else {
+            return;
+        };
+        if active.job.grammar.is_none() || active.job.logprobs.is_some() || grid > 1 {
+            return;
+        }
+        let most = active.left(context as usize).min(MOST_FORCED);
+        let forced = self.model.forced(&mut active.sampler, most);
+        for token in forced {
+            let sampled = Sampled {
+                token,
+                scores: None,
+            };
+            if slot.take(&sampled, self.model.vocab(), context) {
+                break;
+            }
+        }
+    }
+
+    /// A batch failed: a job that was alone in it ends; several are tried again one by one.
+    fn recover(&mut self, shares: &[Share], error: &DecodeError) -> Result<(), Dead> {
+        tracing::warn!(%error, sequences = shares.len(), "a batch failed");
+        if let DecodeError::Broken(why) = error {
+            self.restart(why)?;
+        }
+        if let [alone] = shares {
+            self.slots[alone.sequence as usize].fail(Failed::Decode(error.to_string()));
+            self.suspects.pop_front();
+        } else {
+            self.suspects = shares.iter().map(|share| share.sequence).collect();
+        }
+        Ok(())
+    }
+}
