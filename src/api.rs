@@ -9,6 +9,7 @@ mod openai;
 mod props;
 mod record;
 mod reply;
+mod tape;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -29,6 +30,7 @@ use tower_http::{
     cors::{AllowHeaders, AllowOrigin, CorsLayer},
 };
 
+pub use self::tape::Tape;
 use self::{auth::Keys, error::ApiError};
 use crate::{
     chat::Chat,
@@ -85,6 +87,8 @@ pub struct Settings {
     pub keys: Vec<String>,
     /// Whose cached prefixes a key's requests may reuse.
     pub share: Share,
+    /// Where answered requests are recorded.
+    pub tape: Option<Tape>,
 }
 
 /// What every request may look at.
@@ -92,6 +96,7 @@ struct App {
     stage: watch::Receiver<Stage>,
     limits: Limits,
     keys: Keys,
+    tape: Option<Tape>,
 }
 
 /// The whole HTTP surface over the server's present stage.
@@ -100,6 +105,7 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
         stage,
         limits: settings.limits,
         keys: Keys::new(&settings.keys, settings.share),
+        tape: settings.tape,
     });
     let open = Router::new()
         .route("/health", get(health::health))
@@ -116,6 +122,10 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
         // llama-server offers these two without the prefix as well.
         .route("/models", get(openai::models::list))
         .route("/chat/completions", post(openai::chat::create))
+        .route_layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            tape::record,
+        ))
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             auth::require_key,

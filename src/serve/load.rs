@@ -122,7 +122,7 @@ fn attempt(
     let (settings, own) = (config.engine.clone(), Arc::clone(&weights));
     let (planned, seen) = (plan.clone(), Arc::new(OnceLock::new()));
     let tell = Arc::clone(&seen);
-    let (engine, thread) = engine::start(tuning(config), move || {
+    let (engine, thread) = engine::start(tuning(config)?, move || {
         let llama = Llama::open(own, &settings, &planned)?;
         let _ = tell.set(llama.buffers());
         Ok::<_, LoadError>(llama)
@@ -139,16 +139,27 @@ fn attempt(
     })
 }
 
-/// The part of the configuration that the scheduler heeds.
-pub(crate) fn tuning(config: &Config) -> Tuning {
+/// The part of the configuration that the scheduler heeds. Call when the weights are in memory.
+fn tuning(config: &Config) -> Result<Tuning, FitError> {
     const PART: u64 = 4;
     const MOST_MIB: u64 = 8192;
     let free = HostMemory::now().available >> 20;
-    let mib = config
-        .cache
-        .ram
-        .map_or((free / PART).min(MOST_MIB), u64::from);
-    Tuning {
+    let mib = match config.cache.ram.map(u64::from) {
+        None => (free / PART).min(MOST_MIB),
+        Some(mib) if mib > free => {
+            return Err(FitError::Refused {
+                field: "cache.ram",
+                why: format!(
+                    "{mib} MiB are more than the {free} MiB that are free beside the model; at most {free} would fit, \
+                     and 'auto takes {}",
+                    (free / PART).min(MOST_MIB)
+                ),
+            });
+        }
+        Some(mib) => mib,
+    };
+    info!(mib, "host memory for computed prompts");
+    Ok(Tuning {
         queue: config.limits.queue,
         max_gap: config
             .engine
@@ -159,7 +170,7 @@ pub(crate) fn tuning(config: &Config) -> Tuning {
         checkpoint_every: config.cache.checkpoint_every as usize,
         lookup: config.engine.speculate.ngram,
         reproducible: config.engine.reproducible,
-    }
+    })
 }
 
 /// What the GPUs have left once the kernels have taken what they need.

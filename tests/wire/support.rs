@@ -114,6 +114,7 @@ impl Setup {
                     limits,
                     keys,
                     share: llm_server::config::Share::Key,
+                    tape: None,
                 },
             ),
             stage,
