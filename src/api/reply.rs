@@ -88,6 +88,8 @@ impl<W: Wording> Run<W> {
         wording: W,
         record: Arc<Record>,
     ) -> Result<Self, ApiError> {
+        let (engine, _) = service.work.generator()?;
+        let lost = Box::pin(engine.lost());
         let mut log = Log::new(record, &service.identity.model);
         let mut choices = Vec::with_capacity(jobs.len());
         for job in jobs {
@@ -95,7 +97,7 @@ impl<W: Wording> Run<W> {
                 prompt_tokens: u32::try_from(job.prompt.len()).unwrap_or(u32::MAX),
                 ..Usage::default()
             };
-            let submitted = service.engine.submit(job);
+            let submitted = engine.submit(job);
             let events =
                 submitted.map_err(|refused| log.failed(ApiError::refused(&refused, param)))?;
             choices.push(Choice {
@@ -110,7 +112,7 @@ impl<W: Wording> Run<W> {
             wording,
             buffer: Vec::with_capacity(BURST),
             log,
-            lost: Box::pin(service.engine.lost()),
+            lost,
             _service: service,
         })
     }

@@ -15,7 +15,7 @@ use axum::{
     response::Response,
 };
 use llm_server::{
-    api::{Identity, Service, Settings, Stage, router},
+    api::{Identity, Service, Settings, Stage, Work, router},
     chat::Chat,
     config::Limits,
     engine::{
@@ -93,9 +93,11 @@ impl Setup {
         );
         let (engine, _thread) = built.unwrap();
         let service = Service {
-            engine: engine.clone(),
+            work: Work::Generate {
+                engine: engine.clone(),
+                chat: Chat::from_template(TEMPLATE, "", "").unwrap(),
+            },
             vocab: Arc::new(Trap),
-            chat: Chat::from_template(TEMPLATE, "", "").unwrap(),
             identity: Identity {
                 model: "org/fake".to_owned(),
                 aliases,
