@@ -38,10 +38,10 @@ pub(super) async fn run(
         queue_wait: limits.queue_wait,
         deadline: limits.request,
     };
-    let longest = engine.facts();
+    let limit = engine.facts().limit;
     let end = engine
         .submit(job)
-        .map_err(|refused| log.failed(refusal(&refused, longest.limit, name)))?;
+        .map_err(|refused| log.failed(refusal(&refused, limit, name)))?;
     let end = tokio::select! {
         end = end => end,
         () = engine.watch().lost() => return Err(log.failed(ApiError::EngineDead)),
@@ -91,7 +91,7 @@ fn refusal(
 /// What a request wants to have embedded.
 pub(super) struct Input {
     pub(super) texts: Vec<Vec<Token>>,
-    /// Whether it came as a list of texts, which are then called `input[3]`.
+    /// Whether it came as a list of texts, which are then called `input[3]` and such.
     listed: bool,
     field: &'static str,
 }
@@ -105,23 +105,32 @@ impl Input {
     ) -> Result<Self, ApiError> {
         let wrong = || {
             let expected = format_args!(
-                "a string, an array of token ids below {}, or an array of at most {MOST_TEXTS} of these, none of them empty",
+                "a string, an array of token ids below {}, or an array of 1 to {MOST_TEXTS} of these, none of them empty",
                 vocab.size()
             );
             fields.wrong(field, expected)
         };
         let value = fields.get(field).ok_or_else(wrong)?;
-        let listed =
-            matches!(value, Value::Array(items) if items.first().is_some_and(|item| !item.is_number()));
-        let texts = match value {
-            Value::Array(items) if listed && items.len() <= MOST_TEXTS => {
-                items.iter().map(|item| one(item, vocab)).collect()
+        let (listed, texts) = match value {
+            Value::Array(items) if items.len() > MOST_TEXTS && !is_token(&items[0]) => {
+                return Err(wrong());
             }
-            Value::Array(_) if listed => None,
-            value => one(value, vocab).map(|text| vec![text]),
+            Value::Array(items) if !items.first().is_none_or(is_token) => {
+                let texts = (0..).zip(items).map(|(at, item)| {
+                    one(item, vocab).ok_or_else(|| {
+                        let param = format!("{field}[{at}]");
+                        let message = format!(
+                            "{param}: expected a string or an array of token ids, not empty"
+                        );
+                        ApiError::invalid(param, message)
+                    })
+                });
+                (true, texts.collect::<Result<_, _>>()?)
+            }
+            value => (false, vec![one(value, vocab).ok_or_else(wrong)?]),
         };
         Ok(Self {
-            texts: texts.ok_or_else(wrong)?,
+            texts,
             listed,
             field,
         })
@@ -138,6 +147,10 @@ impl Input {
             }
         }
     }
+}
+
+fn is_token(value: &Value) -> bool {
+    value.is_number()
 }
 
 fn one(value: &Value, vocab: &dyn Vocab) -> Option<Vec<Token>> {

@@ -98,11 +98,13 @@ pub(super) async fn create(
     };
     Ok(match dialect {
         Dialect::Jina => {
-            let results = ranked.into_iter().map(|(index, relevance_score)| Relevance {
-                index,
-                relevance_score,
-                document: text(index).map(|text| Document { text }),
-            });
+            let results = ranked
+                .into_iter()
+                .map(|(index, relevance_score)| Relevance {
+                    index,
+                    relevance_score,
+                    document: text(index).map(|text| Document { text }),
+                });
             Json(Ranking {
                 object: "list",
                 model: service.identity.model.clone(),
@@ -198,7 +200,9 @@ impl Wanted {
         Ok(Self {
             texts: pairing.texts(&*service.vocab, query, &documents),
             dialect,
-            top: fields.integer("top_n", 1..=most)?.unwrap_or(documents.len()),
+            top: fields
+                .integer("top_n", 1..=most)?
+                .unwrap_or(documents.len()),
             documents,
             returned: match returned {
                 Some(true) => Returned::Texts,
@@ -214,23 +218,23 @@ impl Wanted {
 
 /// Strings, or objects with a `text`.
 fn documents(fields: Fields<'_>, field: &'static str) -> Result<Vec<String>, ApiError> {
-    let wrong = || {
-        let expected = format_args!(
-            "an array of 1 to {MOST_TEXTS} documents, each a string or {{\"text\": a string}}, none of them empty"
-        );
-        fields.wrong(field, expected)
+    let expected = format_args!("an array of 1 to {MOST_TEXTS} documents");
+    let values = fields
+        .array(field)?
+        .filter(|values| (1..=MOST_TEXTS).contains(&values.len()));
+    let values = values.ok_or_else(|| fields.wrong(field, expected))?;
+    let one = |(at, value): (usize, &Value)| {
+        let text = value.as_str().or_else(|| value.get("text")?.as_str());
+        match text {
+            Some(text) if !text.is_empty() => Ok(text.to_owned()),
+            _ => {
+                let param = format!("{field}[{at}]");
+                let message = format!(
+                    "{param}: expected a string, or an object whose text is one, not empty"
+                );
+                Err(ApiError::invalid(param, message))
+            }
+        }
     };
-    let one = |value: &Value| {
-        let text = value.as_str().or_else(|| value.get("text")?.as_str())?;
-        (!text.is_empty()).then(|| text.to_owned())
-    };
-    let values = fields.array(field)?.ok_or_else(wrong)?;
-    if values.is_empty() || values.len() > MOST_TEXTS {
-        return Err(wrong());
-    }
-    values
-        .iter()
-        .map(one)
-        .collect::<Option<_>>()
-        .ok_or_else(wrong)
+    values.iter().enumerate().map(one).collect()
 }

@@ -36,7 +36,7 @@ pub struct Encoder {
     question: Question,
 }
 
-/// Tokens of a step on a CPU: more are not faster, because every token is held against all others of its step.
+/// Tokens of a step on a CPU: enough to keep it busy, and a short text that comes meanwhile does not wait for more.
 const ROWS: u32 = 512;
 
 impl Encoder {
@@ -336,7 +336,8 @@ impl Weights {
             Pairing::Tokens {
                 begin: begin.into_iter().collect(),
                 between: end.into_iter().chain(sep).collect(),
-                end: end.into_iter().collect(),
+                // BERT's word pieces know no end but the separator, and were trained with one after both texts.
+                end: end.or(sep).into_iter().collect(),
             }
         }
     }
