@@ -2,14 +2,18 @@
 
 mod auth;
 mod body;
+mod encode;
 mod error;
 mod fields;
 mod health;
+mod native;
 mod openai;
 mod props;
 mod record;
 mod reply;
+mod rerank;
 mod tape;
+mod work;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -30,12 +34,14 @@ use tower_http::{
     cors::{AllowHeaders, AllowOrigin, CorsLayer},
 };
 
-pub use self::tape::Tape;
 use self::{auth::Keys, error::ApiError};
+pub use self::{
+    tape::Tape,
+    work::{Scale, Work},
+};
 use crate::{
-    chat::Chat,
     config::{Limits, Share},
-    engine::{Engine, model::Vocab},
+    engine::model::Vocab,
     gpu::Gpus,
 };
 
@@ -54,9 +60,8 @@ pub enum Stage {
 
 /// All that a request needs once the model is loaded.
 pub struct Service {
-    pub engine: Engine,
+    pub work: Work,
     pub vocab: Arc<dyn Vocab>,
-    pub chat: Chat,
     pub identity: Identity,
     /// What lies where, as [`report::json`] tells it; null when no plan was made.
     ///
@@ -119,6 +124,13 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
         .route("/v1/models/{*id}", get(openai::models::one))
         .route("/v1/chat/completions", post(openai::chat::create))
         .route("/v1/completions", post(openai::completions::create))
+        .route("/v1/embeddings", post(openai::embeddings::create))
+        .route("/embedding", post(native::embedding))
+        .route("/embeddings", post(native::embedding))
+        .route("/v1/rerank", post(rerank::create))
+        .route("/v1/reranking", post(rerank::create))
+        .route("/rerank", post(rerank::create))
+        .route("/reranking", post(rerank::create))
         // llama-server offers these two without the prefix as well.
         .route("/models", get(openai::models::list))
         .route("/chat/completions", post(openai::chat::create))

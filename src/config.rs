@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use engine::{
     CpuMoe, EngineConfig, FlashAttention, GpuLayers, KvConfig, KvType, Load, Numa, Override,
-    Placement, Schedule, Speculate, Split,
+    Placement, Pooling, Schedule, Speculate, Split,
 };
 pub use listen::{BadListen, Listen};
 pub use load::{ConfigError, KnownModel, Source, load};
@@ -44,6 +44,18 @@ pub struct ModelConfig {
     pub aliases: Vec<String>,
     /// Jinja file that replaces the model's own chat template; absolute or relative to the process.
     pub chat_template: Option<PathBuf>,
+    pub kind: Kind,
+}
+
+/// What the model is served for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// As the file's header says.
+    Auto,
+    Chat,
+    Embedding,
+    Rerank,
 }
 
 /// What is kept of computed prompts, beside what the sequences themselves hold.

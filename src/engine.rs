@@ -1,8 +1,10 @@
 //! The border between the rest of the program and the one thread that owns model and context.
 //!
 //! A [`Job`] goes in, [`Event`]s come back, and exactly one [`Event::End`] closes every job.
-//! Dropping the receiver of the events is the only way to cancel.
+//! Dropping the receiver of the events is the only way to cancel. Models that embed or rank have a border of their
+//! own in [`embed`].
 
+pub mod embed;
 pub mod fake;
 pub mod fit;
 pub mod gguf;
@@ -18,14 +20,17 @@ mod reply;
 pub mod sample;
 pub(crate) mod slot;
 pub(crate) mod store;
+pub mod task;
 pub(crate) mod text;
 pub mod threads;
+mod watch;
 pub(crate) mod worker;
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
+        mpsc::SyncSender,
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -38,6 +43,7 @@ pub use pulse::Pulse;
 use reply::Place;
 pub(crate) use reply::Reply;
 pub use sample::{Grammar, Sampling, Trigger};
+pub use watch::Watch;
 
 /// A token id of the model's vocabulary.
 pub type Token = i32;
@@ -273,6 +279,44 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    fn new(shape: Shape) -> Self {
+        Self {
+            shape,
+            pulse: Arc::new(Pulse::new()),
+            held: Arc::new(AtomicU32::new(0)),
+            running: AtomicU32::new(0),
+            kept_tokens: AtomicU32::new(0),
+            kept_bytes: AtomicU64::new(0),
+            ended: Arc::new(AtomicU32::new(0)),
+            completion_interval: AtomicU64::new(0),
+            halt: CancellationToken::new(),
+            lost: CancellationToken::new(),
+        }
+    }
+
+    fn busy(&self) -> Busy {
+        let held = self.held.load(Ordering::Relaxed);
+        let running = self.running.load(Ordering::Relaxed).min(held);
+        Busy {
+            queued: held - running,
+            running,
+        }
+    }
+
+    /// A place for one more job, if it may run or wait.
+    fn place(&self) -> Result<Place, Refused> {
+        let Shape {
+            queue, sequences, ..
+        } = self.shape;
+        Place::take(&self.held, &self.ended, queue.saturating_add(sequences)).map_err(|held| {
+            let queued = held.saturating_sub(sequences);
+            Refused::Full {
+                queued,
+                wait: self.wait(queued),
+            }
+        })
+    }
+
     pub(crate) fn set_completion_interval(&self, interval: Duration) {
         let micros = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
         self.completion_interval.store(micros, Ordering::Relaxed);
@@ -293,45 +337,42 @@ pub fn start<M: model::Model, E: Send + 'static>(
     tuning: Tuning,
     build: impl FnOnce() -> Result<M, E> + Send + 'static,
 ) -> Result<(Engine, JoinHandle<()>), E> {
-    let (send, outcome) = std::sync::mpsc::sync_channel(1);
-    let run = move || {
+    spawn(move |first| {
         let model = match build() {
             Ok(model) => model,
-            Err(error) => return drop(send.send(Err(error))),
+            Err(error) => return drop(first.send(Err(error))),
         };
         let (inbox, arrivals) = mpsc::unbounded_channel(); // bounded by `held`
-        let shared = Arc::new(Shared {
-            shape: Shape {
-                context: model.context(),
-                sequences: model.sequences(),
-                vocab: model.vocab().size(),
-                queue: tuning.queue,
-            },
-            pulse: Arc::new(Pulse::new()),
-            held: Arc::new(AtomicU32::new(0)),
-            running: AtomicU32::new(0),
-            kept_tokens: AtomicU32::new(0),
-            kept_bytes: AtomicU64::new(0),
-            ended: Arc::new(AtomicU32::new(0)),
-            completion_interval: AtomicU64::new(0),
-            halt: CancellationToken::new(),
-            lost: CancellationToken::new(),
-        });
+        let shared = Arc::new(Shared::new(Shape {
+            context: model.context(),
+            sequences: model.sequences(),
+            vocab: model.vocab().size(),
+            queue: tuning.queue,
+        }));
         let engine = Engine {
             inbox,
             shared: Arc::clone(&shared),
         };
-        if send.send(Ok(engine)).is_ok() {
+        if first.send(Ok(engine)).is_ok() {
             worker::Worker::new(model, tuning, arrivals, shared).run();
         }
-    };
-    let thread = thread::Builder::new().name("engine".into()).spawn(run);
+    })
+}
+
+/// Starts the engine thread with `body`, which first sends what is returned here, or why there is none.
+fn spawn<T: Send + 'static, E: Send + 'static>(
+    body: impl FnOnce(SyncSender<Result<T, E>>) + Send + 'static,
+) -> Result<(T, JoinHandle<()>), E> {
+    let (first, outcome) = std::sync::mpsc::sync_channel(1);
+    let thread = thread::Builder::new()
+        .name("engine".into())
+        .spawn(move || body(first));
     let thread =
         thread.unwrap_or_else(|error| panic!("the engine thread cannot be started: {error}"));
     match outcome.recv() {
         Ok(Ok(engine)) => Ok((engine, thread)),
         Ok(Err(error)) => Err(error),
-        // Nothing was sent: `build` panicked. The panic goes on here.
+        // Nothing was sent: `body` panicked. The panic goes on here.
         Err(_) => match thread.join() {
             Err(panic) => std::panic::resume_unwind(panic),
             Ok(()) => unreachable!("the engine thread sends before it ends"),
@@ -360,7 +401,7 @@ impl Engine {
         if self.shared.halt.is_cancelled() {
             return Err(Refused::Stopped);
         }
-        let place = self.place()?;
+        let place = self.shared.place()?;
         let (events, receiver) = mpsc::unbounded_channel(); // bounded by the job's `max_tokens`
         let reply = Reply::new(events, place);
         let submitted = Submitted {
@@ -374,31 +415,12 @@ impl Engine {
         }
     }
 
-    fn place(&self) -> Result<Place, Refused> {
-        let Shape {
-            queue, sequences, ..
-        } = self.shared.shape;
-        let Shared { held, ended, .. } = &*self.shared;
-        Place::take(held, ended, queue.saturating_add(sequences)).map_err(|held| {
-            let queued = held.saturating_sub(sequences);
-            Refused::Full {
-                queued,
-                wait: self.shared.wait(queued),
-            }
-        })
-    }
-
     pub fn shape(&self) -> Shape {
         self.shared.shape
     }
 
     pub fn busy(&self) -> Busy {
-        let held = self.shared.held.load(Ordering::Relaxed);
-        let running = self.shared.running.load(Ordering::Relaxed).min(held);
-        Busy {
-            queued: held - running,
-            running,
-        }
+        self.shared.busy()
     }
 
     /// After the latest step.
@@ -409,24 +431,24 @@ impl Engine {
         }
     }
 
-    /// The engine's sign of life. Holding it does not keep the engine alive.
-    pub fn pulse(&self) -> Arc<Pulse> {
-        Arc::clone(&self.shared.pulse)
+    /// For those who look after the engine thread and give it nothing to do.
+    pub fn watch(&self) -> Watch {
+        Watch::new(&self.shared)
     }
 
     /// Ends every job, running or waiting, with [`Failed::Stopped`], and then the engine thread.
     pub fn halt(&self) {
-        self.shared.halt.cancel();
+        self.watch().halt();
     }
 
     /// Gives the engine thread up: whoever waits for events is to wait no longer.
     pub fn give_up(&self) {
-        self.shared.lost.cancel();
+        self.watch().give_up();
     }
 
     /// Ends when the engine thread was given up.
     pub fn lost(&self) -> WaitForCancellationFutureOwned {
-        self.shared.lost.clone().cancelled_owned()
+        self.watch().lost()
     }
 
     /// Returns when the engine thread takes no more jobs: halted, or dead.

@@ -38,7 +38,7 @@ pub use self::{
 use crate::{
     api::{self, Identity, Service, Settings, Stage},
     config::Config,
-    engine::{Engine, llama},
+    engine::{Watch, llama},
     gpu::Gpus,
     systemd,
 };
@@ -145,7 +145,7 @@ impl Life {
         };
         let identity = self.identity(&located.sha256.to_string());
         let ended = join_elsewhere(loaded.thread)?;
-        let engine = loaded.engine.clone();
+        let engine = loaded.work.watch();
         info!(
             model = identity.model,
             fingerprint = identity.fingerprint,
@@ -159,9 +159,8 @@ impl Life {
             .map_or_else(|_| Gpus::default(), Result::unwrap_or_default);
         tokio::spawn(log_gpus(gpus.clone()));
         self.stage.send_replace(Stage::Ready(Arc::new(Service {
-            engine: loaded.engine,
+            work: loaded.work,
             vocab: loaded.weights,
-            chat: loaded.chat,
             identity,
             plan: loaded.placement,
             gpus,
@@ -173,7 +172,7 @@ impl Life {
     async fn serve(
         self,
         name: String,
-        engine: Engine,
+        engine: Watch,
         mut ended: oneshot::Receiver<bool>,
     ) -> Result<(), Failure> {
         let tending = tokio::spawn(systemd::tend(name, engine.clone(), self.stop.clone()));
@@ -186,10 +185,8 @@ impl Life {
         }
         self.drain(&engine).await;
         tending.abort();
-        // What still holds the engine after this was told to end and did not.
         let _ = tending.await;
         engine.halt();
-        drop(engine);
         match timeout(LAST_STEP, ended).await {
             Ok(Ok(true)) => {
                 info!("stopped");
@@ -201,7 +198,7 @@ impl Life {
     }
 
     /// Nothing new is begun; what runs may end by itself until `limits.drain`, then it is told to.
-    async fn drain(&self, engine: &Engine) {
+    async fn drain(&self, engine: &Watch) {
         let limit = self.config.limits.drain;
         let busy = engine.busy();
         info!(

@@ -8,7 +8,7 @@ use sd_notify::NotifyState;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Busy, Engine, Pulse};
+use crate::engine::{Busy, Pulse, Watch};
 
 /// How often the status line may change when no watchdog sets the pace.
 const CALM: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ pub fn status(status: &str) {
 ///
 /// `stop`: cancelled when the drain begins, which changes the words. An idle engine is fed; one that has been inside a single step for the whole watchdog interval is
 /// not. It runs among the HTTP tasks on purpose: if those are stuck, the watchdog must bite as well.
-pub async fn tend(model: String, engine: Engine, stop: CancellationToken) {
+pub async fn tend(model: String, engine: Watch, stop: CancellationToken) {
     let watchdog = sd_notify::watchdog_enabled();
     let pulse = engine.pulse();
     let mut ticks = ticks(watchdog);

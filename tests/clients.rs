@@ -1,5 +1,7 @@
 //! OpenAI's own Python client against the real binary with the real small model.
 
+#[path = "support/encoders.rs"]
+mod encoders;
 #[path = "support/server.rs"]
 mod server;
 
@@ -34,6 +36,15 @@ fn the_openai_client_needs_the_key_that_is_configured() {
     let setting = format!("auth.key_files = [\"{}\"]", keys.display());
     let server = Server::start(&["engine = {context = 512, parallel = 1}", &setting]);
     run("test_keys.py", &server, &[("KEY", "sk-for-this-test-only")]);
+}
+
+#[test]
+fn the_openai_client_embeds() {
+    let file = encoders::model("minilm");
+    let name = file.file_stem().expect("a name").to_owned();
+    let server = Server::start_file(&file, &["engine.context = 512"]);
+    let name = name.to_str().expect("a plain name");
+    run("test_embeddings.py", &server, &[("MODEL", name)]);
 }
 
 /// Runs one file of tests/clients with pytest; its output is this test's output.

@@ -33,6 +33,16 @@ pub(crate) enum ApiError {
         prompt: usize,
         context: u32,
     },
+    #[error("{param}: {tokens} tokens are more than the {longest} that can be read{}", raise(*.limit))]
+    TextLength {
+        param: String,
+        tokens: usize,
+        longest: u32,
+        /// The setting that bounds it, unless it is the model itself.
+        limit: Option<&'static str>,
+    },
+    #[error("{0}")]
+    WrongWork(String),
     #[error(
         "an API key is required: send it as `Authorization: Bearer KEY` or in the header `x-api-key`"
     )]
@@ -132,6 +142,14 @@ impl ApiError {
                 let code = "context_length_exceeded";
                 (S::BAD_REQUEST, INVALID, Some(code), Unsaid)
             }
+            Self::TextLength { .. } => {
+                let code = "context_length_exceeded";
+                (S::BAD_REQUEST, INVALID, Some(code), Unsaid)
+            }
+            Self::WrongWork(_) => {
+                let code = "unsupported_by_model";
+                (S::BAD_REQUEST, INVALID, Some(code), Unsaid)
+            }
             Self::NoKey | Self::WrongKey => {
                 (S::UNAUTHORIZED, INVALID, Some("invalid_api_key"), Unsaid)
             }
@@ -214,7 +232,7 @@ impl ApiError {
 
     fn param(&self) -> Option<&str> {
         match self {
-            Self::Invalid { param, .. } => Some(param),
+            Self::Invalid { param, .. } | Self::TextLength { param, .. } => Some(param),
             Self::ContextLength { param, .. } => Some(param),
             Self::UnknownModel { .. } => Some("model"),
             _ => None,
@@ -261,6 +279,14 @@ impl From<ChatError> for ApiError {
             ChatError::Internal(cause) => Self::Internal(cause),
         }
     }
+}
+
+/// How the longest text could be longer.
+fn raise(limit: Option<&str>) -> String {
+    limit.map_or_else(
+        || " by this model".to_owned(),
+        |setting| format!(" (the server's {setting})"),
+    )
 }
 
 fn is_path(text: &str) -> bool {

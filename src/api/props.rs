@@ -17,6 +17,8 @@ use crate::{chat, engine::Sampling, gpu::Reading};
 )]
 pub(super) struct Props {
     model: String,
+    /// `chat`, `embedding` or `rerank`.
+    kind: &'static str,
     /// Tokens for each sequence.
     context: u32,
     parallel: u32,
@@ -83,7 +85,7 @@ struct Modalities {
     audio: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "independent facts, as they go on the wire"
@@ -99,28 +101,32 @@ struct Capabilities {
 /// Where files lie is not told: callers need no paths of this machine.
 pub(super) async fn props(State(app): State<Arc<App>>) -> Result<Json<Props>, ApiError> {
     let service = app.service()?;
-    let (shape, identity) = (service.engine.shape(), &service.identity);
+    let (size, identity) = (service.work.size(), &service.identity);
+    let chat = service.work.generator().ok().map(|(_, chat)| chat);
     let gpus = service.gpus.now().await;
     Ok(Json(Props {
         model: identity.model.clone(),
-        context: shape.context,
-        parallel: shape.sequences,
+        kind: service.work.kind(),
+        context: size.context,
+        parallel: size.parallel,
         system_fingerprint: identity.fingerprint.clone(),
         version: identity.version.clone(),
         plan: service.plan.clone(),
         gpus,
         default_generation_settings: Settings {
-            n_ctx: shape.context,
+            n_ctx: size.context,
             params: params(app.limits.max_tokens),
         },
-        total_slots: shape.sequences,
+        total_slots: size.parallel,
         model_alias: identity.model.clone(),
         modalities: Modalities {
             vision: false,
             audio: false,
         },
-        chat_template: service.chat.source().to_owned(),
-        chat_template_caps: service.chat.capabilities().into(),
+        chat_template: chat.map_or_else(String::new, |chat| chat.source().to_owned()),
+        chat_template_caps: chat
+            .map(|chat| chat.capabilities().into())
+            .unwrap_or_default(),
         build_info: concat!("llm-server ", env!("CARGO_PKG_VERSION")).to_owned(),
         endpoint_slots: false,
         endpoint_props: false,

@@ -91,6 +91,8 @@ impl<W: Wording> Run<W> {
         wording: W,
         record: Arc<Record>,
     ) -> Result<Self, ApiError> {
+        let (engine, _) = service.work.generator()?;
+        let lost = Box::pin(engine.lost());
         let mut log = Log::new(record, &service.identity.model);
         let mut choices = Vec::with_capacity(jobs.len());
         // The first one's: those of the others follow from it.
@@ -100,7 +102,7 @@ impl<W: Wording> Run<W> {
                 prompt_tokens: u32::try_from(job.prompt.len()).unwrap_or(u32::MAX),
                 ..Usage::default()
             };
-            let submitted = service.engine.submit(job);
+            let submitted = engine.submit(job);
             let events =
                 submitted.map_err(|refused| log.failed(ApiError::refused(&refused, param)))?;
             choices.push(Choice {
@@ -116,7 +118,7 @@ impl<W: Wording> Run<W> {
             buffer: Vec::with_capacity(BURST),
             seed,
             log,
-            lost: Box::pin(service.engine.lost()),
+            lost,
             _service: service,
         })
     }

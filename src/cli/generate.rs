@@ -14,8 +14,9 @@ use super::{
     configured::{Configured, Loaded as Configuration},
 };
 use crate::{
+    api::Work,
     chat::{ChatError, Delta, Parser, Rendered},
-    config::Limits,
+    config::{Kind, Limits},
     engine::{
         Event, Failed, Finish, Finished, Job, Refused, Sampling, fit, llama, model::Vocab, threads,
     },
@@ -125,7 +126,8 @@ fn answer(args: &Args, loaded: &Configuration) -> Result<(), GenerateError> {
         signal_hook::low_level::exit(Exit::EngineDied.into())
     })
     .map_err(|error| Failure::Load(error.into()))?;
-    let plan = fit::fit(&located.file, &loaded.config.engine)
+    // Whatever else the model may be served for.
+    let plan = fit::fit_as(Kind::Chat, &located.file, &loaded.config.engine)
         .map_err(|error| Failure::Load(error.into()))?;
     let model = load(
         &located.file,
@@ -135,11 +137,12 @@ fn answer(args: &Args, loaded: &Configuration) -> Result<(), GenerateError> {
         &mut |_| true,
     )
     .map_err(Failure::Load)?;
+    let Work::Generate { engine, chat } = &model.work else {
+        return Err(GenerateError::Silence); // it was planned to generate
+    };
     let message = json!({"messages": [{"role": "user", "content": prompt}]});
-    let rendered = (!args.raw)
-        .then(|| model.chat.render(&message))
-        .transpose()?;
-    let events = model.engine.submit(job(
+    let rendered = (!args.raw).then(|| chat.render(&message)).transpose()?;
+    let events = engine.submit(job(
         args,
         &loaded.config.limits,
         &model,

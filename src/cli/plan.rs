@@ -101,7 +101,11 @@ fn plan(loaded: &Loaded) -> Result<Plan, PlanError> {
         None => origin.locate(|_| ())?.file, // says what is missing
     };
     llama::init(|why| eprintln!("error: {why}"))?;
-    Ok(fit::fit(&file, &loaded.config.engine)?)
+    Ok(fit::fit_as(
+        loaded.config.model.kind,
+        &file,
+        &loaded.config.engine,
+    )?)
 }
 
 fn show(plan: &Plan, args: &Args) -> Result<(), PlanError> {

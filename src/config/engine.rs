@@ -43,6 +43,7 @@ pub struct EngineConfig {
     pub placement: Placement,
     pub schedule: Schedule,
     pub speculate: Speculate,
+    pub pooling: Pooling,
     /// The same request gets the same bits, whatever runs beside it or is cached.
     pub reproducible: bool,
     /// Accept `context` above the model's trained context.
@@ -65,6 +66,23 @@ pub struct Schedule {
 pub struct Speculate {
     /// From what followed the same tokens earlier in the sequence.
     pub ngram: bool,
+}
+
+/// How the vectors of a text's tokens become the answer of a model that embeds or ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// As the file's header says.
+    Auto,
+    /// Not at all: a vector for each token.
+    None,
+    Mean,
+    /// The first token's.
+    Cls,
+    /// The last token's.
+    Last,
+    /// Through the model's classifier: a score.
+    Rank,
 }
 
 /// What shall lie where. Each field that is not `auto` is kept and checked, the rest is fitted.

@@ -22,9 +22,10 @@ use self::{
 use super::{
     gguf::{self, Header},
     llama::{self, Gauged, LoadError},
+    task::Task,
     threads,
 };
-use crate::config::{EngineConfig, KvType, Load};
+use crate::config::{EngineConfig, Kind, KvType, Load};
 
 /// Why there is no placement.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +55,18 @@ const HOST_MARGIN: u64 = 256 << 20;
 /// Computes the placement of the model in `file`: reads its header and looks at the devices, loads nothing.
 /// [`llama::init`] comes first.
 pub fn fit(file: &Path, config: &EngineConfig) -> Result<Plan, FitError> {
+    fit_as(Kind::Auto, file, config)
+}
+
+/// The same for a model that is to be served as `kind`.
+pub fn fit_as(kind: Kind, file: &Path, config: &EngineConfig) -> Result<Plan, FitError> {
     let header = gguf::check(file).map_err(|error| LoadError::File {
         path: file.to_owned(),
         why: error.to_string(),
+    })?;
+    let task = Task::of(&header, kind, config).map_err(|why| FitError::Refused {
+        field: "model.kind",
+        why,
     })?;
     let present = llama::gpus();
     let chosen = check::gpus(config, &present)?;
@@ -69,6 +79,7 @@ pub fn fit(file: &Path, config: &EngineConfig) -> Result<Plan, FitError> {
         .chain([HOST_MARGIN])
         .collect();
     let problem = Problem {
+        task,
         header: &header,
         config,
         parts: &parts,
@@ -125,13 +136,18 @@ fn plan(
     let Problem { header, config, .. } = *problem;
     let places = problem.places(solution);
     let threads = threads::decoding(config);
+    // Texts that are only read share one context, and come a ubatch at a time.
+    let (parallel, batch) = match problem.task {
+        Task::Generate => (config.parallel, config.batch.max(config.parallel)),
+        Task::Encode(_) => (1, config.ubatch),
+    };
     let fixed = fixed_cache(problem, solution, gauge)?;
     Ok(Plan {
         model: facts(file, header, problem.parts),
         context: solution.context,
-        parallel: config.parallel,
+        parallel,
         kv: config.kv,
-        batch: config.batch.max(config.parallel),
+        batch,
         ubatch: config.ubatch,
         flash_attention: solution.gauged.flash_attention,
         threads,

@@ -49,6 +49,8 @@ pub struct Header {
     pub slides: bool,
     /// Whether some layers keep states of a fixed size instead of a cache that grows.
     pub keeps_states: bool,
+    /// llama.cpp's number of the pooling that the file names.
+    pub pooling: Option<u64>,
     pub tensors: Vec<Tensor>,
 }
 
@@ -112,6 +114,7 @@ pub fn check(path: &Path) -> Result<Header, GgufError> {
         keeps_states: number("ssm.state_size").is_some()
             || number("ssm.conv_kernel").is_some()
             || number("wkv.head_size").is_some(),
+        pooling: number("pooling_type"),
         tensors: gguf
             .tensors()
             .into_iter()

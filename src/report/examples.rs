@@ -2,7 +2,10 @@
 
 use crate::{
     config::{KvConfig, KvType, Load, Numa, Override, Split},
-    engine::fit::{Cache, Device, Elsewhere, Facts, HOST, Layer, Place, Plan, Settings, Weights},
+    engine::{
+        fit::{Cache, Device, Elsewhere, Facts, HOST, Layer, Place, Plan, Settings, Weights},
+        task::Task,
+    },
 };
 
 const MIB: u64 = 1 << 20;
@@ -222,6 +225,7 @@ fn plan(name: &str, architecture: &str, weight_bytes: u64, layers: u32) -> Plan 
         devices: Vec::new(),
         layers: Vec::new(),
         settings: Settings {
+            task: Task::Generate,
             devices: Vec::new(),
             gpu_layers: 0,
             split: Split::Layer,

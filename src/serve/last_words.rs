@@ -58,8 +58,9 @@ fn speak(
 ) -> ! {
     let deadline = Instant::now() + GRACE;
     if let Stage::Ready(service) = stage.send_replace(Stage::Failed) {
-        service.engine.halt();
-        service.engine.give_up();
+        let engine = service.work.watch();
+        engine.halt();
+        engine.give_up();
         // Freeing a model that a broken thread still uses would crash before the last word.
         std::mem::forget(service);
     }

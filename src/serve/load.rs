@@ -3,7 +3,7 @@
 use std::{
     fmt,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
@@ -13,12 +13,14 @@ use serde_json::Value;
 use tracing::{info, warn};
 
 use crate::{
+    api::{Scale, Work},
     chat::{Chat, ChatError},
     config::Config,
     engine::{
-        self, Engine, Tuning,
+        self, Tuning, embed,
         fit::{self, FitError, Plan, memory::HostMemory},
-        llama::{self, Llama, LoadError, Weights},
+        llama::{self, Buffer, Encoder, Llama, LoadError, Weights},
+        task::{Pooling, Task},
     },
     report,
 };
@@ -27,10 +29,9 @@ use crate::{
 pub(crate) struct Loaded {
     /// The plan, and what was then allocated.
     pub(crate) placement: Value,
-    pub(crate) engine: Engine,
+    pub(crate) work: Work,
     pub(crate) thread: JoinHandle<()>,
     pub(crate) weights: Arc<Weights>,
-    pub(crate) chat: Chat,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +87,7 @@ pub(crate) fn load(
                 let mut engine = config.engine.clone();
                 let larger = margin.unwrap_or(MORE_MIB) + MORE_MIB;
                 engine.placement.margin = Some(larger);
-                plan = fit::fit(file, &engine)?;
+                plan = fit::fit_as(config.model.kind, file, &engine)?;
                 if !plan.uses_gpu() {
                     return Err(LoadError::WarmUp(why).into());
                 }
@@ -114,29 +115,80 @@ fn attempt(
         }
         go_on
     })?;
-    // Before the warm-up: a template that cannot be read is cheaper to find here.
-    let chat = Chat::new(Some(&weights), template)?;
-    if !report(Step::WarmUp) {
-        return Err(LoadError::Cancelled.into());
-    }
-    let (settings, own) = (config.engine.clone(), Arc::clone(&weights));
-    let (planned, seen) = (plan.clone(), Arc::new(OnceLock::new()));
-    let tell = Arc::clone(&seen);
-    let (engine, thread) = engine::start(tuning(config)?, move || {
-        let llama = Llama::open(own, &settings, &planned)?;
-        let _ = tell.set(llama.buffers());
-        Ok::<_, LoadError>(llama)
-    })?;
-    let buffers = seen.get().cloned().unwrap_or_default();
+    let (work, thread, buffers) = match plan.settings.task {
+        Task::Generate => generator(&weights, plan, config, template, report)?,
+        Task::Encode(_) => encoder(&weights, plan, config, report)?,
+    };
     report::log_allocated(plan, &buffers);
     log_free(plan);
     Ok(Loaded {
         placement: report::json_allocated(plan, &buffers),
-        engine,
+        work,
         thread,
         weights,
-        chat,
     })
+}
+
+/// An engine that is warm, its thread, and the memory that it took.
+type Warm = (Work, JoinHandle<()>, Vec<Buffer>);
+
+fn generator(
+    weights: &Arc<Weights>,
+    plan: &Plan,
+    config: &Config,
+    template: Option<&str>,
+    report: &mut dyn FnMut(Step) -> bool,
+) -> Result<Warm, LoadFailure> {
+    // Before the warm-up: a template that cannot be read is cheaper to find here.
+    let chat = Chat::new(Some(weights), template)?;
+    if !report(Step::WarmUp) {
+        return Err(LoadError::Cancelled.into());
+    }
+    let (settings, own, planned) = (config.engine.clone(), Arc::clone(weights), plan.clone());
+    let (tell, seen) = mpsc::channel();
+    let (engine, thread) = engine::start(tuning(config)?, move || {
+        let llama = Llama::open(own, &settings, &planned)?;
+        let _ = tell.send(llama.buffers());
+        Ok::<_, LoadError>(llama)
+    })?;
+    let buffers = seen.recv().unwrap_or_default();
+    Ok((Work::Generate { engine, chat }, thread, buffers))
+}
+
+fn encoder(
+    weights: &Arc<Weights>,
+    plan: &Plan,
+    config: &Config,
+    report: &mut dyn FnMut(Step) -> bool,
+) -> Result<Warm, LoadFailure> {
+    if !report(Step::WarmUp) {
+        return Err(LoadError::Cancelled.into());
+    }
+    let (settings, own, planned) = (config.engine.clone(), Arc::clone(weights), plan.clone());
+    let (tell, seen) = mpsc::channel();
+    let (engine, thread) = embed::start(config.limits.queue, move || {
+        let encoder = Encoder::open(own, &settings, &planned)?;
+        let _ = tell.send(encoder.buffers());
+        Ok::<_, LoadError>(encoder)
+    })?;
+    let buffers = seen.recv().unwrap_or_default();
+    let work = match engine.facts().pooling {
+        Pooling::Rank => Work::Rank {
+            engine,
+            pairing: weights.pairing(),
+            scale: scale(&plan.model.architecture),
+        },
+        _ => Work::Embed { engine },
+    };
+    Ok((work, thread, buffers))
+}
+
+/// llama.cpp ends the graph of these rerankers with a softmax.
+fn scale(architecture: &str) -> Scale {
+    match architecture {
+        "qwen3" | "qwen3vl" => Scale::Probability,
+        _ => Scale::Logit,
+    }
 }
 
 /// The part of the configuration that the scheduler heeds. Call when the weights are in memory.

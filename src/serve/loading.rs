@@ -1,6 +1,7 @@
 //! The load while the server already answers: on a thread of its own, telling clients and systemd how far it is.
 
 use std::{
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -91,7 +92,7 @@ impl Loading {
 
         let plan = match planned {
             Some(plan) => plan,
-            None => fit::fit(&located.file, &self.config.engine).map_err(LoadFailure::from)?,
+            None => self.fit(&located.file).map_err(LoadFailure::from)?,
         };
         report::log(&plan);
 
@@ -119,13 +120,17 @@ impl Loading {
 }
 
 impl Loading {
+    fn fit(&self, file: &Path) -> Result<Plan, FitError> {
+        fit::fit_as(self.config.model.kind, file, &self.config.engine)
+    }
+
     /// The placement, before the file is read through: what cannot work shall not take a minute to be refused.
     /// `None`: the file is not there yet, or is damaged, which its verification tells better.
     fn plan(&self) -> Result<Option<Plan>, Failure> {
         let Some(file) = self.origin.present()? else {
             return Ok(None);
         };
-        match fit::fit(&file, &self.config.engine) {
+        match self.fit(&file) {
             Ok(plan) => Ok(Some(plan)),
             Err(FitError::Load(error)) => {
                 tracing::debug!(%error, "no plan before the verification");

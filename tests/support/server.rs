@@ -74,7 +74,18 @@ pub(crate) fn fetch_model() {
 impl Server {
     /// Starts a server with `--set` for each of `settings`, and waits until it is ready.
     pub(crate) fn start(settings: &[&str]) -> Self {
-        let mut server = Self::spawn(settings);
+        Self::spawn(settings).ready()
+    }
+
+    /// The same for a model's file outside `models.lock`.
+    pub(crate) fn start_file(file: &Path, settings: &[&str]) -> Self {
+        let mut command = command();
+        command.arg("serve").arg("--model-file").arg(file);
+        Self::run(command, settings).ready()
+    }
+
+    fn ready(mut self) -> Self {
+        let server = &mut self;
         let deadline = Instant::now() + READY_WITHIN;
         while !server.is_ready() {
             assert!(
@@ -85,20 +96,25 @@ impl Server {
             // Another process: there is nothing to wait on but its answer.
             thread::sleep(Duration::from_millis(20));
         }
-        server
+        self
     }
 
     /// Starts a server and returns once it listens; the model may still be loading.
     pub(crate) fn spawn(settings: &[&str]) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         fetch_model();
+        let mut command = command();
+        command.arg("serve");
+        Self::run(command, settings)
+    }
+
+    fn run(mut command: Command, settings: &[&str]) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let logs = target().join("test-logs");
         fs::create_dir_all(&logs).expect("the target folder can be written");
         let log = logs.join(format!("server-{}-{number}.log", std::process::id()));
-        let mut command = command();
         // Port 0: the kernel chooses, so no two tests can meet.
-        command.args(["serve", "--set", "listen = \"127.0.0.1:0\""]);
+        command.args(["--set", "listen = \"127.0.0.1:0\""]);
         for setting in settings {
             command.args(["--set", setting]);
         }

@@ -3,10 +3,12 @@
 
 mod chat;
 mod completions;
+mod embeddings;
 mod errors;
 mod health;
 mod life;
 mod models;
 mod property;
 mod props;
+mod rerank;
 mod support;

@@ -15,13 +15,15 @@ use axum::{
     response::Response,
 };
 use llm_server::{
-    api::{Identity, Service, Settings, Stage, router},
+    api::{Identity, Scale, Service, Settings, Stage, Work, router},
     chat::Chat,
     config::Limits,
     engine::{
         self, Engine, Token,
+        embed::{self, Encoder, Pairing, fake::FakeEncoder},
         fake::{Fake, FakeVocab, Fault},
         model::Vocab,
+        task::Pooling,
     },
     gpu::Gpus,
 };
@@ -92,34 +94,110 @@ impl Setup {
             move || Ok::<_, std::convert::Infallible>(fake),
         );
         let (engine, _thread) = built.unwrap();
-        let service = Service {
+        let work = Work::Generate {
             engine: engine.clone(),
-            vocab: Arc::new(Trap),
             chat: Chat::from_template(TEMPLATE, "", "").unwrap(),
-            identity: Identity {
-                model: "org/fake".to_owned(),
-                aliases,
-                created: LOADED,
-                fingerprint: "fp_test".to_owned(),
-                version: json!({"version": "0.0.0"}),
-            },
-            plan,
-            gpus: Gpus::default(),
         };
-        let (stage, watched) = watch::channel(Stage::Ready(Arc::new(service)));
+        let (router, stage) = routed(work, aliases, plan, limits, keys);
         Server {
-            router: router(
-                watched,
-                Settings {
-                    limits,
-                    keys,
-                    share: llm_server::config::Share::Key,
-                    tape: None,
-                },
-            ),
+            router,
             stage,
             engine,
         }
+    }
+
+    /// A server whose model reads texts; `fake` is not used.
+    pub(crate) fn read(self, encoder: FakeEncoder) -> Reader {
+        let Self {
+            queue,
+            keys,
+            aliases,
+            limits,
+            plan,
+            ..
+        } = self;
+        let pooling = encoder.facts().pooling;
+        let built = embed::start(queue, move || Ok::<_, std::convert::Infallible>(encoder));
+        let (engine, _thread) = built.unwrap();
+        let watch = engine.watch();
+        let work = match pooling {
+            Pooling::Rank => Work::Rank {
+                engine,
+                pairing: Pairing::Tokens {
+                    begin: vec![1],
+                    between: vec![2],
+                    end: vec![2],
+                },
+                scale: Scale::Logit,
+            },
+            _ => Work::Embed { engine },
+        };
+        let (router, stage) = routed(work, aliases, plan, limits, keys);
+        Reader {
+            router,
+            stage,
+            watch,
+        }
+    }
+}
+
+fn routed(
+    work: Work,
+    aliases: Vec<String>,
+    plan: Value,
+    limits: Limits,
+    keys: Vec<String>,
+) -> (Router, watch::Sender<Stage>) {
+    let service = Service {
+        work,
+        vocab: Arc::new(Trap),
+        identity: Identity {
+            model: "org/fake".to_owned(),
+            aliases,
+            created: LOADED,
+            fingerprint: "fp_test".to_owned(),
+            version: json!({"version": "0.0.0"}),
+        },
+        plan,
+        gpus: Gpus::default(),
+    };
+    let (stage, watched) = watch::channel(Stage::Ready(Arc::new(service)));
+    let settings = Settings {
+        limits,
+        keys,
+        share: llm_server::config::Share::Key,
+        tape: None,
+    };
+    (router(watched, settings), stage)
+}
+
+/// A server whose model embeds or ranks.
+pub(crate) struct Reader {
+    router: Router,
+    pub(crate) stage: watch::Sender<Stage>,
+    pub(crate) watch: engine::Watch,
+}
+
+impl Reader {
+    pub(crate) fn ready(pooling: Pooling) -> Self {
+        Setup::default().read(FakeEncoder::new(pooling))
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Response {
+        self.send(post(path, body.to_string())).await
+    }
+
+    pub(crate) async fn show_post(&self, path: &str, body: Value) -> String {
+        show(self.post(path, body).await).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        self.send(Request::get(path).body(Body::empty()).unwrap())
+            .await
     }
 }
 

@@ -43,6 +43,7 @@ pub(in crate::api) async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let service = app.service()?;
+    service.work.generator()?;
     let body = body::receive(body, &app.limits).await?;
     let wanted = {
         let (app, service) = (Arc::clone(&app), Arc::clone(&service));
@@ -105,7 +106,7 @@ impl Wanted {
         let mut params = params::read(fields, service, limits, tenant, &names)?;
         params.job.logprobs = logprobs(fields)?;
         check_modalities(fields)?;
-        let rendered = service.chat.render(&Value::Object(object))?;
+        let rendered = service.work.generator()?.1.render(&Value::Object(object))?;
         let prompt = vocab.tokenize(&rendered.prompt, true, true);
         params.job.visible = visible(&rendered, vocab);
         params.job.stop.extend(rendered.stops.iter().cloned());

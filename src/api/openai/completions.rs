@@ -34,6 +34,7 @@ pub(in crate::api) async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let service = app.service()?;
+    service.work.generator()?;
     let body = body::receive(body, &app.limits).await?;
     let wanted = {
         let (app, service) = (Arc::clone(&app), Arc::clone(&service));

@@ -47,7 +47,7 @@ pub(in crate::api) async fn one(
 }
 
 /// Whether a request may call the served model `wanted`.
-pub(super) fn known(wanted: &str, identity: &Identity) -> Result<(), ApiError> {
+pub(in crate::api) fn known(wanted: &str, identity: &Identity) -> Result<(), ApiError> {
     let any = identity.aliases.iter().any(|alias| alias == "*");
     if any || names(identity).any(|name| name == wanted) {
         return Ok(());

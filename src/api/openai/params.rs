@@ -81,7 +81,7 @@ pub(super) fn read(
     }
     refuse_unsupported(fields)?;
     check_ignorable(fields)?;
-    let shape = service.engine.shape();
+    let shape = service.work.generator()?.0.shape();
     Ok(Params {
         n: fields.integer("n", 1..=8)?.unwrap_or(1),
         delivery: delivery(fields)?,

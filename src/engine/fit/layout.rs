@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use super::{Elsewhere, HOST, Layer, Place, Settings, Weights};
 use crate::{
     config::Override,
-    engine::gguf::{Header, Tensor},
+    engine::{
+        gguf::{Header, Tensor},
+        task,
+    },
 };
 
 /// What a tensor is for.
@@ -42,8 +45,9 @@ pub(super) fn parts(header: &Header) -> Vec<Part> {
         .map(part)
         .filter(|part| part.layer.is_none_or(|layer| layer < blocks))
         .collect();
-    // Tied embeddings: the engine makes a second copy of them for the output.
-    if !parts.iter().any(|part| part.name == "output.weight")
+    // Tied embeddings: the engine makes a second copy of them for the output, if there is one.
+    if !task::only_encodes(header)
+        && !parts.iter().any(|part| part.name == "output.weight")
         && let Some(embeddings) = parts.iter().find(|part| part.name == "token_embd.weight")
     {
         let copy = Part {
@@ -65,7 +69,7 @@ fn part(tensor: &Tensor) -> Part {
         Some((_, rest)) if is_expert(rest) => Class::Experts,
         Some((_, rest)) if rest.starts_with("attn") || rest.starts_with("ssm") => Class::Attention,
         Some(_) => Class::Dense,
-        None if name.starts_with("output") => Class::Output,
+        None if name.starts_with("output") || name.starts_with("cls") => Class::Output,
         None => Class::Embeddings,
     };
     Part {

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::config::{KvConfig, Load, Numa, Split};
+use crate::{
+    config::{KvConfig, Load, Numa, Split},
+    engine::task::Task,
+};
 
 /// Where every weight, cache and buffer goes, and what that leaves free.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -123,6 +126,7 @@ pub struct Elsewhere {
 /// What is handed to the engine: the placement with nothing left to fit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Settings {
+    pub task: Task,
     pub devices: Vec<String>,
     /// Layers on GPUs, the output counted as one.
     pub gpu_layers: u32,

@@ -23,6 +23,7 @@ use crate::{
         fit::Settings,
         gguf::Header,
         llama::{Gauged, Gpu, LoadError},
+        task::Task,
     },
 };
 
@@ -42,6 +43,7 @@ pub(super) trait Gauge {
 /// What is to be fitted into what.
 #[derive(Debug, Clone)]
 pub(super) struct Problem<'a> {
+    pub(super) task: Task,
     pub(super) header: &'a Header,
     pub(super) config: &'a EngineConfig,
     pub(super) parts: &'a [Part],
@@ -183,6 +185,7 @@ impl Problem<'_> {
         let mut overrides = wishes.tensor_overrides.clone();
         overrides.extend(draft.moved.overrides());
         Settings {
+            task: self.task,
             devices: self.gpus.iter().map(|gpu| gpu.name.clone()).collect(),
             gpu_layers: draft.gpu_layers,
             split: wishes.split,

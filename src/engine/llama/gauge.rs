@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::{EngineConfig, Load},
-    engine::{fit::Settings, gguf::Header},
+    engine::{fit::Settings, gguf::Header, task::Task},
 };
 
 /// The memory that a placement takes, and where its attention runs.
@@ -54,7 +54,11 @@ pub(crate) fn gauge(
     let context = OwnedContext(context);
     // SAFETY: the context is valid and ours alone.
     unsafe {
-        let buffers = guard::buffers(context.0);
+        let mut buffers = guard::buffers(context.0);
+        if let (Ok(buffers), Task::Encode(_)) = (&mut buffers, settings.task) {
+            let width = u64::try_from(sys::llama_model_n_embd_out(model.0)).unwrap_or(0);
+            buffers.push(params::encoder_outputs(config, header.vocabulary, width));
+        }
         // One token of each sequence and a whole step may take different kernels.
         let (tokens, sequences) = (context_params.n_ubatch, context_params.n_seq_max);
         let attention = guard::attention(context.0, sequences, sequences)

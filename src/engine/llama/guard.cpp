@@ -75,6 +75,16 @@ int guard_decode(llama_context * context, llama_batch batch, char ** out) {
     });
 }
 
+int guard_encode(llama_context * context, llama_batch batch, char ** out) {
+    return guarded(out, [&] {
+        const llama_model * model = llama_get_model(context);
+        const bool encodes = llama_model_has_encoder(model) && !llama_model_has_decoder(model);
+        const int code = (int) (encodes ? llama_encode(context, batch) : llama_decode(context, batch));
+        llama_synchronize(context);
+        return code;
+    });
+}
+
 int guard_tokenize(const llama_vocab * vocab, const char * text, int32_t length, llama_token * tokens, int32_t room,
                    bool add_special, bool parse_special, int32_t * count, char ** out) {
     *count = 0;
@@ -154,10 +164,12 @@ int guard_attention(llama_context * context, uint32_t tokens, uint32_t sequences
     *runs = *lies = nullptr;
     return guarded(out, [&] {
         auto * memory = context->get_memory();
-        auto full = memory ? memory->init_full() : nullptr;
-        if (!full) { return 0; } // a model without a cache
+        auto full = memory ? memory->init_full() : nullptr; // some models have no cache
         const bool split_only = true; // allocates nothing
-        ggml_cgraph * graph = context->graph_reserve(tokens, sequences, sequences, full.get(), split_only);
+        // Pooling wants every token of whole sequences.
+        const bool pools = context->get_cparams().embeddings;
+        if (pools) { tokens = (tokens + sequences - 1) / sequences * sequences; }
+        ggml_cgraph * graph = context->graph_reserve(tokens, sequences, pools ? tokens : sequences, full.get(), split_only);
         for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
             const ggml_tensor * node = ggml_graph_node(graph, i);
             if (node->op != GGML_OP_FLASH_ATTN_EXT) { continue; }

@@ -19,6 +19,8 @@ void guard_install(void (*fatal)(const char * message));
 int guard_load(const char * path, struct llama_model_params params, struct llama_model ** model, char ** out);
 int guard_context(struct llama_model * model, struct llama_context_params params, struct llama_context ** context, char ** out);
 int guard_decode(struct llama_context * context, struct llama_batch batch, char ** out);
+// As guard_decode; models that have only an encoder use that.
+int guard_encode(struct llama_context * context, struct llama_batch batch, char ** out);
 int guard_tokenize(const struct llama_vocab * vocab, const char * text, int32_t length, llama_token * tokens, int32_t room,
                    bool add_special, bool parse_special, int32_t * count, char ** out);
 int guard_apply(struct llama_sampler * sampler, llama_token_data_array * candidates, char ** out);

@@ -29,6 +29,11 @@ unsafe extern "C" {
         batch: sys::llama_batch,
         out: *mut *mut c_char,
     ) -> c_int;
+    fn guard_encode(
+        context: *mut sys::llama_context,
+        batch: sys::llama_batch,
+        out: *mut *mut c_char,
+    ) -> c_int;
     fn guard_tokenize(
         vocab: *const sys::llama_vocab,
         text: *const c_char,
@@ -141,6 +146,18 @@ pub(super) unsafe fn decode(
     let mut out = std::ptr::null_mut();
     // SAFETY: the caller vouches for both.
     let code = unsafe { guard_decode(context, batch, &raw mut out) };
+    outcome(code, out)
+}
+
+/// # Safety
+/// As for [`decode`]; without a cache or with attention to what follows, a batch is one ubatch.
+pub(super) unsafe fn encode(
+    context: *mut sys::llama_context,
+    batch: sys::llama_batch,
+) -> Result<(), Fault> {
+    let mut out = std::ptr::null_mut();
+    // SAFETY: the caller vouches for both.
+    let code = unsafe { guard_encode(context, batch, &raw mut out) };
     outcome(code, out)
 }
 

@@ -4,10 +4,15 @@ use std::{ffi::CString, ptr};
 
 use llama_cpp_sys_2 as sys;
 
-use super::{LoadError, devices};
+use super::{Buffer, LoadError, devices};
 use crate::{
     config::{EngineConfig, FlashAttention, KvType, Load, Split},
-    engine::{fit::Settings, lookup, threads},
+    engine::{
+        fit::Settings,
+        lookup,
+        task::{Encoding, Pooling, Task},
+        threads,
+    },
 };
 
 /// llama.cpp keeps each sequence's cells in multiples of this.
@@ -98,14 +103,10 @@ pub(super) fn context(
 ) -> Result<sys::llama_context_params, LoadError> {
     // SAFETY: returns a plain struct.
     let mut params = unsafe { sys::llama_context_default_params() };
-    let cells = context.div_ceil(CELLS).saturating_mul(CELLS);
-    params.n_ctx = cells.checked_mul(config.parallel).ok_or_else(|| {
-        LoadError::Context("engine.context × engine.parallel is more than 4294967295 tokens".into())
-    })?;
-    params.n_batch = config.batch.max(config.parallel);
-    params.n_ubatch = config.ubatch.min(params.n_batch);
-    params.n_seq_max = config.parallel;
-    params.n_outputs_max = outputs(config);
+    match settings.task {
+        Task::Generate => generating(&mut params, config, context)?,
+        Task::Encode(encoding) => encoding_params(&mut params, config, context, encoding),
+    }
     let decode = threads::decoding(config);
     params.n_threads = thread_count(decode);
     params.n_threads_batch = thread_count(config.threads_batch.unwrap_or(decode));
@@ -118,9 +119,67 @@ pub(super) fn context(
     };
     params.offload_kqv = settings.offload_kqv;
     params.op_offload = settings.op_offload;
+    Ok(params)
+}
+
+fn generating(
+    params: &mut sys::llama_context_params,
+    config: &EngineConfig,
+    context: u32,
+) -> Result<(), LoadError> {
+    params.n_ctx = cells(context).checked_mul(config.parallel).ok_or_else(|| {
+        LoadError::Context("engine.context × engine.parallel is more than 4294967295 tokens".into())
+    })?;
+    params.n_batch = config.batch.max(config.parallel);
+    params.n_ubatch = config.ubatch.min(params.n_batch);
+    params.n_seq_max = config.parallel;
+    params.n_outputs_max = outputs(config);
     // Each sequence has cells of its own: neighbours cost nothing and cannot fill the cache.
     params.kv_unified = false;
-    Ok(params)
+    Ok(())
+}
+
+/// Every token of a text is an output. One ubatch is the most that is handed over at once, because pooling and attention
+/// to later tokens see no further.
+fn encoding_params(
+    params: &mut sys::llama_context_params,
+    config: &EngineConfig,
+    context: u32,
+    encoding: Encoding,
+) {
+    params.embeddings = true;
+    params.pooling_type = match encoding.pooling {
+        Pooling::None => sys::LLAMA_POOLING_TYPE_NONE,
+        Pooling::Mean => sys::LLAMA_POOLING_TYPE_MEAN,
+        Pooling::Cls => sys::LLAMA_POOLING_TYPE_CLS,
+        Pooling::Last => sys::LLAMA_POOLING_TYPE_LAST,
+        Pooling::Rank => sys::LLAMA_POOLING_TYPE_RANK,
+    };
+    // The texts of a step share the cells; the longest needs the most.
+    params.n_ctx = cells(context.max(config.ubatch));
+    params.n_batch = config.ubatch;
+    params.n_ubatch = config.ubatch;
+    params.n_seq_max = encoding.texts;
+    params.n_outputs_max = config.ubatch;
+    params.kv_unified = true;
+}
+
+fn cells(context: u32) -> u32 {
+    context.div_ceil(CELLS).saturating_mul(CELLS)
+}
+
+/// The buffer that llama.cpp keeps for the outputs of a whole step and counts nowhere: a vector and, whether computed or
+/// not, the logits of each token.
+pub(super) fn encoder_outputs(config: &EngineConfig, vocab: u64, width: u64) -> Buffer {
+    let bytes = u64::from(config.ubatch) * (vocab + width) * 4;
+    Buffer {
+        device: "CPU".into(),
+        name: "outputs".into(),
+        host: true,
+        weights: 0,
+        cache: 0,
+        compute: bytes,
+    }
 }
 
 /// Rows of a step that ask for logits: one of each sequence, and guesses. Room for more would be wasted: with a

@@ -8,11 +8,13 @@ use crate::{
     engine::{
         fit::search::machine::{self, World},
         llama,
+        task::Task,
     },
 };
 
 fn settings(gpus: usize, gpu_layers: u32, tensor_split: Vec<f32>) -> Settings {
     Settings {
+        task: Task::Generate,
         devices: (0..gpus).map(|at| format!("CUDA{at}")).collect(),
         gpu_layers,
         split: Split::Layer,

@@ -15,6 +15,7 @@ use crate::{
         },
         gguf::{Header, Tensor},
         llama::{self, Buffer, Gauged, Gpu, LoadError},
+        task::Task,
     },
 };
 
@@ -132,6 +133,7 @@ impl World {
             key_length: 128,
             value_length: 128,
             keeps_states: false,
+            pooling: None,
             tensors,
         };
         let gpu = |(at, mib): (usize, &u64)| Gpu {
@@ -178,6 +180,7 @@ impl World {
 
     pub(in crate::engine::fit) fn problem(&self) -> Problem<'_> {
         Problem {
+            task: Task::Generate,
             header: &self.header,
             config: &self.config,
             parts: &self.parts,

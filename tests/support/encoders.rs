@@ -1,0 +1,30 @@
+//! The models of tests/encoders.py, written once and kept between runs.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::server;
+
+/// `minilm` or `reranker`.
+pub(crate) fn model(kind: &str) -> PathBuf {
+    let venv = std::env::var_os("LLM_SERVER_TEST_VENV")
+        .expect("run by `make test`, which makes a Python with NumPy");
+    fs::create_dir_all(server::models()).expect("the target folder can be written");
+    // Tests run at once: the first writes it, the others wait.
+    let lock = File::create(server::models().join(".encoders")).expect("a file for the lock");
+    lock.lock().expect("the lock can be taken");
+    let output = Command::new(Path::new(&venv).join("bin/python"))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/encoders.py"))
+        .arg(kind)
+        .arg(server::models())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .expect("python can be started");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    let path = String::from_utf8(output.stdout).expect("a path");
+    PathBuf::from(path.trim())
+}
