@@ -15,7 +15,7 @@ use serde_json::Value;
 pub use delta::{Delta, FunctionDelta, ToolCallDelta};
 pub use parser::Parser;
 
-use crate::engine::{Grammar, Token, Trigger, llama::Weights};
+use crate::engine::{Gbnf, Token, Trigger, llama::Weights};
 use request::Request;
 use shim::{Failure, Source, Templates};
 
@@ -60,7 +60,7 @@ pub struct Capabilities {
 pub struct Rendered {
     /// To be tokenised with special tokens parsed; whether BOS is added is the vocabulary's matter.
     pub prompt: String,
-    pub grammar: Option<Grammar>,
+    pub grammar: Option<Gbnf>,
     /// Stop strings of the template itself.
     pub stops: Vec<String>,
     /// Control tokens, as text, that must stay visible to the parser.
@@ -198,9 +198,9 @@ impl Applied {
             (Some(grammar), _) if grammar.lazy && grammar.triggers.is_empty() => None,
             (Some(grammar), _) => Some(grammar.into_grammar(format.generation_prompt)),
             // The caller's grammar is for the answer alone: it knows nothing of the prompt's end.
-            (None, Some(gbnf)) => Some(Grammar {
+            (None, Some(gbnf)) => Some(Gbnf {
                 gbnf,
-                ..Grammar::default()
+                ..Gbnf::default()
             }),
             (None, None) => None,
         };
@@ -221,9 +221,9 @@ impl Applied {
 }
 
 impl TemplateGrammar {
-    fn into_grammar(self, generation_prompt: String) -> Grammar {
+    fn into_grammar(self, generation_prompt: String) -> Gbnf {
         let triggers = if self.lazy { self.triggers } else { Vec::new() };
-        Grammar {
+        Gbnf {
             gbnf: self.gbnf,
             triggers: triggers
                 .into_iter()

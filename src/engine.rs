@@ -3,6 +3,7 @@
 //! A [`Job`] goes in, [`Event`]s come back, and exactly one [`Event::End`] closes every job.
 //! Dropping the receiver of the events is the only way to cancel.
 
+pub mod constrain;
 pub mod fake;
 pub mod fit;
 pub mod gguf;
@@ -32,7 +33,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 pub use pulse::Pulse;
 use reply::Place;
 pub(crate) use reply::Reply;
-pub use sample::{Grammar, Sampling, Trigger};
+pub use sample::{Gbnf, Grammar, Sampling, Trigger};
 
 /// A token id of the model's vocabulary.
 pub type Token = i32;

@@ -10,6 +10,7 @@ mod gauge;
 pub(crate) mod gguf;
 mod guard;
 mod params;
+mod rule;
 mod sampler;
 mod scores;
 mod weights;

@@ -31,7 +31,7 @@ use crate::{
     },
     chat::Rendered,
     config::Limits,
-    engine::{Job, model::Vocab},
+    engine::{Grammar, Job, model::Vocab},
 };
 
 const WARNING: HeaderName = HeaderName::from_static("x-warning");
@@ -109,7 +109,7 @@ impl Wanted {
         let prompt = vocab.tokenize(&rendered.prompt, true, true);
         params.job.visible = visible(&rendered, vocab);
         params.job.stop.extend(rendered.stops.iter().cloned());
-        params.job.grammar.clone_from(&rendered.grammar);
+        params.job.grammar = rendered.grammar.clone().map(Grammar::Gbnf);
         let jobs = params.jobs(vec![prompt]);
         let readers = jobs.iter().map(|_| Reader::new(&rendered));
         Ok(Self {

@@ -24,7 +24,7 @@ use crate::{
         reply::Run,
     },
     config::Limits,
-    engine::{Grammar, Job, Token, model::Vocab},
+    engine::{Gbnf, Grammar, Job, Token, model::Vocab},
 };
 
 pub(in crate::api) async fn create(
@@ -178,9 +178,11 @@ fn grammar(fields: Fields<'_>) -> Result<Option<Grammar>, ApiError> {
         }
     }
     let gbnf = fields.text("grammar")?.filter(|gbnf| !gbnf.is_empty());
-    Ok(gbnf.map(|gbnf| Grammar {
-        gbnf: gbnf.to_owned(),
-        ..Grammar::default()
+    Ok(gbnf.map(|gbnf| {
+        Grammar::Gbnf(Gbnf {
+            gbnf: gbnf.to_owned(),
+            ..Gbnf::default()
+        })
     }))
 }
 

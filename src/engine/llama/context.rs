@@ -267,6 +267,10 @@ impl Model for Llama {
         self.candidates = candidates;
         outcome
     }
+
+    fn forced(&mut self, sampler: &mut Sampler, most: usize) -> Vec<Token> {
+        sampler.forced(most)
+    }
 }
 
 impl Llama {
