@@ -33,7 +33,7 @@ use self::{auth::Keys, error::ApiError};
 use crate::{
     chat::Chat,
     config::Limits,
-    engine::{Engine, model::Vocab},
+    engine::{Engine, constrain::Constraints, model::Vocab},
     gpu::Gpus,
 };
 
@@ -55,6 +55,8 @@ pub struct Service {
     pub engine: Engine,
     pub vocab: Arc<dyn Vocab>,
     pub chat: Chat,
+    /// JSON schemas and grammars, compiled for the model's vocabulary.
+    pub constraints: Arc<Constraints>,
     pub identity: Identity,
     /// What lies where, as [`report::json`] tells it; null when no plan was made.
     ///

@@ -38,7 +38,7 @@ pub use self::{
 use crate::{
     api::{self, Identity, Service, Settings, Stage},
     config::Config,
-    engine::{Engine, llama},
+    engine::{Engine, constrain::Constraints, llama, model::Vocab},
     gpu::Gpus,
     systemd,
 };
@@ -156,10 +156,15 @@ impl Life {
             .await
             .map_or_else(|_| Gpus::default(), Result::unwrap_or_default);
         tokio::spawn(log_gpus(gpus.clone()));
+        let vocab: Arc<dyn Vocab> = loaded.weights;
+        let constraints = Constraints::new(Arc::clone(&vocab));
+        // Beside the first requests, which need not wait for it.
+        constraints.prepare();
         self.stage.send_replace(Stage::Ready(Arc::new(Service {
             engine: loaded.engine,
-            vocab: loaded.weights,
+            vocab,
             chat: loaded.chat,
+            constraints,
             identity,
             plan: loaded.placement,
             gpus,

@@ -3,6 +3,7 @@
 pub(super) mod chat;
 pub(super) mod completions;
 pub(super) mod models;
+mod constraint;
 mod params;
 mod sampling;
 mod wire;

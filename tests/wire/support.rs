@@ -20,6 +20,7 @@ use llm_server::{
     config::Limits,
     engine::{
         self, Engine, Token,
+        constrain::Constraints,
         fake::{Fake, FakeVocab, Fault},
         model::Vocab,
     },
@@ -89,6 +90,7 @@ impl Setup {
         let service = Service {
             engine: engine.clone(),
             vocab: Arc::new(Trap),
+            constraints: Constraints::new(Arc::new(Trap)),
             chat: Chat::from_template(TEMPLATE, "", "").unwrap(),
             identity: Identity {
                 model: "org/fake".to_owned(),

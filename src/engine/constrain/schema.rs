@@ -11,6 +11,8 @@ use super::{Refused, source::Strictness};
 const MOST_DEPTH: usize = 64;
 /// Values in a schema, all levels together.
 const MOST_VALUES: usize = 20_000;
+/// Properties of one object: the time to compile them grows with their square.
+const MOST_PROPERTIES: usize = 2000;
 /// Each is compared with each of its neighbours.
 const MOST_PATTERN_PROPERTIES: usize = 64;
 /// Parts of a schema that are left out before it is given up.
@@ -65,14 +67,10 @@ pub(super) fn settle(
         if !(relax && place.keyword && remove(&mut schema, &place.pointer)) {
             return Err(Refused::Schema {
                 pointer: place.pointer,
-                why: first_line(&why).to_owned(),
+                why: words(&why),
             });
         }
-        warnings.push(format!(
-            "#{}: not enforced: {}",
-            place.pointer,
-            first_line(&why)
-        ));
+        warnings.push(format!("#{}: not enforced: {}", place.pointer, words(&why)));
     }
 }
 
@@ -115,6 +113,11 @@ fn check(schema: &Value) -> Result<(), Refused> {
             Value::Object(fields) => {
                 let named = fields.get("patternProperties").and_then(Value::as_object);
                 patterns += named.map_or(0, Map::len);
+                if fields.len() > MOST_PROPERTIES {
+                    return Err(too_large(format!(
+                        "more than {MOST_PROPERTIES} properties in one object"
+                    )));
+                }
                 open.extend(fields.values().map(|field| (field, depth + 1)));
             }
             _ => {}
@@ -167,9 +170,11 @@ fn locate(root: &Value, why: &str, refusal: &dyn Fn(&Value) -> Option<String>) -
         }
     }
     let keyword = node.as_object().and_then(|fields| {
-        fields.keys().find(|name| {
+        // Without a type nearly everything passes: it is the last to blame.
+        let (types, others): (Vec<_>, Vec<_>) = fields.keys().partition(|name| *name == "type");
+        others.into_iter().chain(types).find(|name| {
             let mut without = fields.clone();
-            without.shift_remove(*name);
+            without.shift_remove(name.as_str());
             !DEFINITIONS.contains(&name.as_str()) && !same(&Value::Object(without))
         })
     });
@@ -242,6 +247,24 @@ fn remove(schema: &mut Value, pointer: &str) -> bool {
 
 fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
+}
+
+/// What llguidance says, for somebody who does not know it.
+fn words(why: &str) -> String {
+    let first = first_line(why);
+    if first.starts_with("Unimplemented keys") {
+        return "this keyword is not supported".to_owned();
+    }
+    if first.starts_with("oneOf constraints") {
+        return "supported only where its schemas exclude each other by type, constant or required property; \
+                anyOf has no such limit"
+            .to_owned();
+    }
+    // Errors of regular expressions end with what is wrong, after a drawing.
+    match why.lines().find_map(|line| line.strip_prefix("error: ")) {
+        Some(error) => format!("{first} {error}"),
+        None => first.to_owned(),
+    }
 }
 
 fn first_line(text: &str) -> &str {
