@@ -190,7 +190,10 @@ impl Constraints {
         let parser = factory.create_parser(grammar);
         let mut pristine = Matcher::new(parser);
         if let Some(why) = pristine.get_error() {
-            return Err(Refused::Text(tidy(&why)));
+            return Err(Refused::Text(match source.body {
+                Body::Regex(_) => of_regex(&why),
+                _ => tidy(&why),
+            }));
         }
         warnings.extend(pristine.grammar_warnings());
         self.begin(&mut pristine, &source.frame.begun)?;
@@ -266,6 +269,14 @@ fn catch<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 /// An error of llguidance without the state of the parser.
 fn brief(error: impl fmt::Display) -> String {
     tidy(&error.to_string())
+}
+
+/// The last line of the drawing that is made of a wrong regular expression, without the grammar around it.
+fn of_regex(why: &str) -> String {
+    match why.lines().find_map(|line| line.strip_prefix("error: ")) {
+        Some(error) => format!("not a regular expression: {error}"),
+        None => tidy(why),
+    }
 }
 
 fn tidy(why: &str) -> String {
