@@ -156,9 +156,10 @@ fn parts(pieces: &[Piece]) -> Option<Vec<Part>> {
             Piece::Content => parts.push(Part::Answer),
             // White space before a thought is part of it.
             Piece::Space => match (parts.last(), pieces.peek()) {
-                (Some(Part::Space), _) | (_, Some(Piece::Thought(_))) => {}
-                // Nothing comes before the content: it begins at once.
-                (None, Some(Piece::Content)) => {}
+                // And where nothing comes before the content, it begins at once.
+                (Some(Part::Space), _)
+                | (_, Some(Piece::Thought(_)))
+                | (None, Some(Piece::Content)) => {}
                 _ => parts.push(Part::Space),
             },
             Piece::Thought(ends) => {
@@ -181,9 +182,9 @@ fn parts(pieces: &[Piece]) -> Option<Vec<Part>> {
 mod tests {
     use crate::chat::Chat;
 
-    fn outline(template: &str, request: serde_json::Value) -> String {
+    fn outline(template: &str, request: &serde_json::Value) -> String {
         let chat = Chat::from_template(template, "<s>", "</s>").unwrap();
-        match chat.render_framed(&request, "regex").unwrap() {
+        match chat.render_framed(request, "regex").unwrap() {
             Some((_, frame)) => format!("{:?} {:?}", frame.parts, frame.begun),
             None => "unknown".to_owned(),
         }
@@ -198,25 +199,25 @@ mod tests {
     #[test]
     fn the_place_of_the_content_is_known_where_a_family_has_a_simple_frame() {
         let plain = || serde_json::json!({"messages": [{"role": "user", "content": "Hi"}]});
-        insta::assert_snapshot!(outline(template!("chatml"), plain()), @r#"[Answer] """#);
-        insta::assert_snapshot!(outline(template!("llama3"), plain()), @r#"[Answer] """#);
-        insta::assert_snapshot!(outline(template!("qwen3"), plain()), @r#"[Space, Optional([Mark("<think>"), Until("</think>"), Space]), Answer] """#);
-        insta::assert_snapshot!(outline(template!("qwen3-coder"), plain()), @r#"[Until("</think>"), Space, Answer] """#);
-        insta::assert_snapshot!(outline(template!("deepseek"), plain()), @r#"[Until("</think>"), Space, Answer] """#);
-        insta::assert_snapshot!(outline(template!("glm"), plain()), @r#"[Space, Optional([Mark("<think>"), Until("</think>"), Space]), Answer] """#);
-        insta::assert_snapshot!(outline(template!("command-r"), plain()), @r#"[Space, Optional([Mark("<|START_THINKING|>"), Until("<|END_THINKING|>"), Space]), Mark("<|START_RESPONSE|>"), Answer, Mark("<|END_RESPONSE|>")] """#);
-        insta::assert_snapshot!(outline(template!("harmony"), plain()), @"unknown");
-        insta::assert_snapshot!(outline(template!("gemma"), plain()), @"unknown");
+        insta::assert_snapshot!(outline(template!("chatml"), &plain()), @r#"[Answer] """#);
+        insta::assert_snapshot!(outline(template!("llama3"), &plain()), @r#"[Answer] """#);
+        insta::assert_snapshot!(outline(template!("qwen3"), &plain()), @r#"[Space, Optional([Mark("<think>"), Until("</think>"), Space]), Answer] """#);
+        insta::assert_snapshot!(outline(template!("qwen3-coder"), &plain()), @r#"[Until("</think>"), Space, Answer] """#);
+        insta::assert_snapshot!(outline(template!("deepseek"), &plain()), @r#"[Until("</think>"), Space, Answer] """#);
+        insta::assert_snapshot!(outline(template!("glm"), &plain()), @r#"[Space, Optional([Mark("<think>"), Until("</think>"), Space]), Answer] """#);
+        insta::assert_snapshot!(outline(template!("command-r"), &plain()), @r#"[Space, Optional([Mark("<|START_THINKING|>"), Until("<|END_THINKING|>"), Space]), Mark("<|START_RESPONSE|>"), Answer, Mark("<|END_RESPONSE|>")] """#);
+        insta::assert_snapshot!(outline(template!("harmony"), &plain()), @"unknown");
+        insta::assert_snapshot!(outline(template!("gemma"), &plain()), @"unknown");
     }
 
     #[test]
     fn a_prompt_that_ends_thinking_or_begins_the_answer_leaves_less_to_write() {
         let mut request = serde_json::json!({"messages": [{"role": "user", "content": "Hi"}]});
         request["enable_thinking"] = false.into();
-        insta::assert_snapshot!(outline(template!("qwen3"), request.clone()), @r#"[Answer] """#);
+        insta::assert_snapshot!(outline(template!("qwen3"), &request), @r#"[Answer] """#);
         request["messages"] = serde_json::json!([
             {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "{\"a\":"}
         ]);
-        insta::assert_snapshot!(outline(template!("chatml"), request), @r#"[Answer] "{\"a\":""#);
+        insta::assert_snapshot!(outline(template!("chatml"), &request), @r#"[Answer] "{\"a\":""#);
     }
 }

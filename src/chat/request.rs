@@ -112,9 +112,7 @@ fn no_tools(
             "{asked_by}: leaves no room for the tool call that tool_choice demands"
         )));
     }
-    warnings.push(format!(
-        "{asked_by}: an answer of this form calls no tool"
-    ));
+    warnings.push(format!("{asked_by}: an answer of this form calls no tool"));
     Ok(())
 }
 

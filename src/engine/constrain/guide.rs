@@ -50,8 +50,8 @@ impl Guide {
             self.ended = true;
             return Ok(());
         }
-        let taken = self.matcher.consume_token(token.cast_unsigned());
-        taken.map_err(brief)
+        let outcome = self.matcher.consume_token(token.cast_unsigned());
+        outcome.map_err(brief)
     }
 
     /// Takes and returns the tokens that must come next, up to `most` and to the first that is not `free`; none

@@ -50,6 +50,9 @@ pub(super) fn settle(
 ) -> Result<Settled, Refused> {
     check(schema)?;
     let mut schema = schema.clone();
+    if !combines(&schema) {
+        close(&mut schema);
+    }
     let mut warnings = Vec::new();
     loop {
         let ready = with_options(&schema, strictness);
@@ -72,6 +75,56 @@ pub(super) fn settle(
         }
         warnings.push(format!("#{}: not enforced: {}", place.pointer, words(&why)));
     }
+}
+
+/// Lets objects that list their properties have no others, where nothing is said of others: models would make them
+/// up without end. As llama.cpp and vLLM have it.
+fn close(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(close),
+        Value::Object(fields) => {
+            for (name, value) in fields.iter_mut() {
+                match value {
+                    // Names of properties are no keywords.
+                    Value::Object(named) if BY_NAME.contains(&name.as_str()) => {
+                        named.values_mut().for_each(close);
+                    }
+                    _ if LITERAL.contains(&name.as_str()) => {}
+                    _ => close(value),
+                }
+            }
+            let open = |name: &str| fields.contains_key(name);
+            let listed = |name: &Value| {
+                let name = name.as_str().unwrap_or_default();
+                fields["properties"].get(name).is_some()
+            };
+            let required = fields.get("required").and_then(Value::as_array);
+            if fields.get("properties").is_some_and(Value::is_object)
+                && !["additionalProperties", "patternProperties", "minProperties"]
+                    .into_iter()
+                    .any(open)
+                && required.is_none_or(|names| names.iter().all(listed))
+            {
+                fields.insert("additionalProperties".to_owned(), Value::Bool(false));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether several schemas say something of one object: none of them may forbid what the others allow.
+fn combines(schema: &Value) -> bool {
+    const IN_PLACE: [&str; 4] = ["allOf", "anyOf", "oneOf", "$ref"];
+    let own = schema.as_object().is_some_and(|fields| {
+        let in_place = IN_PLACE.iter().filter(|name| fields.contains_key(**name));
+        let all = fields.get("allOf").and_then(Value::as_array);
+        match in_place.count() {
+            0 => false,
+            1 => fields.contains_key("properties") || all.is_some_and(|all| all.len() > 1),
+            _ => true,
+        }
+    });
+    own || parts(schema).any(|(_, part)| combines(part))
 }
 
 /// White space is fixed, as Python writes it: a model cannot pad, and what is between two values is forced.
@@ -189,6 +242,16 @@ fn locate(root: &Value, why: &str, refusal: &dyn Fn(&Value) -> Option<String>) -
 }
 
 const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
+/// Keywords whose fields are schemas by name.
+const BY_NAME: [&str; 5] = [
+    "properties",
+    "patternProperties",
+    "$defs",
+    "definitions",
+    "dependentSchemas",
+];
+/// Keywords whose values are no schemas.
+const LITERAL: [&str; 4] = ["enum", "const", "default", "examples"];
 
 /// The schemas directly inside a schema, definitions last, each with its pointer from there.
 fn parts(schema: &Value) -> impl Iterator<Item = (String, &Value)> {
@@ -197,23 +260,19 @@ fn parts(schema: &Value) -> impl Iterator<Item = (String, &Value)> {
         fields.partition(|(name, _)| DEFINITIONS.contains(&name.as_str()));
     own.into_iter().chain(defined).flat_map(|(name, value)| {
         let at = format!("/{}", escape(name));
-        let by_name = matches!(
-            name.as_str(),
-            "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas"
-        );
+        let by_name = BY_NAME.contains(&name.as_str());
+        let literal = LITERAL.contains(&name.as_str());
         match value {
             Value::Object(inner) if by_name => inner
                 .iter()
                 .map(|(name, part)| (format!("{at}/{}", escape(name)), part))
                 .collect(),
-            Value::Array(items) if name != "enum" => items
+            Value::Array(items) if !literal => items
                 .iter()
                 .enumerate()
                 .map(|(index, part)| (format!("{at}/{index}"), part))
                 .collect(),
-            Value::Object(_) if !matches!(name.as_str(), "const" | "default" | "examples") => {
-                vec![(at, value)]
-            }
+            Value::Object(_) if !literal => vec![(at, value)],
             _ => Vec::new(),
         }
     })

@@ -104,7 +104,6 @@ impl Source {
     /// `Err`: in words for the client. A schema is not looked at here.
     pub(super) fn check(&self) -> Result<(), String> {
         match &self.body {
-            Body::Json { .. } => Ok(()),
             Body::Regex(text) if text.len() > MOST_REGEX_BYTES => {
                 Err(format!("expected at most {MOST_REGEX_BYTES} bytes"))
             }
@@ -120,7 +119,7 @@ impl Source {
             Body::Choice(texts) if texts.iter().any(String::is_empty) => {
                 Err("expected texts that are not empty".to_owned())
             }
-            Body::Regex(_) | Body::Lark(_) | Body::Choice(_) => Ok(()),
+            Body::Json { .. } | Body::Regex(_) | Body::Lark(_) | Body::Choice(_) => Ok(()),
         }
     }
 
@@ -161,8 +160,16 @@ impl Source {
 fn unanchored(regex: &str) -> &str {
     let regex = regex.strip_prefix('^').unwrap_or(regex);
     match regex.strip_suffix('$') {
-        Some(rest) if rest.len() - rest.trim_end_matches('\\').len() & 1 == 0 => rest,
-        _ => regex,
+        Some(rest) => {
+            // After an odd number of backslashes it is a character.
+            let backslashes = rest.len() - rest.trim_end_matches('\\').len();
+            if backslashes.is_multiple_of(2) {
+                rest
+            } else {
+                regex
+            }
+        }
+        None => regex,
     }
 }
 

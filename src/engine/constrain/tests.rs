@@ -89,6 +89,42 @@ async fn a_schema_lets_only_its_instances_pass() {
 }
 
 #[tokio::test]
+async fn an_object_has_other_properties_only_where_they_are_allowed() {
+    let one = |more: Value| {
+        let mut schema = json!({"type": "object", "properties": {"a": {"type": "object", "properties": {}}}, "required": ["a"]});
+        for (name, value) in more.as_object().unwrap() {
+            schema[name] = value.clone();
+        }
+        strict(schema)
+    };
+    check(
+        one(json!({})),
+        &[r#"{"a": {}}"#],
+        &[r#"{"a": {}, "b": 1}"#, r#"{"a": {"b": 1}}"#],
+    )
+    .await;
+    check(
+        one(json!({"additionalProperties": true})),
+        &[r#"{"a": {}, "b": 1}"#],
+        &[],
+    )
+    .await;
+    check(
+        one(json!({"required": ["a", "b"]})),
+        &[r#"{"a": {}, "b": 1}"#],
+        &[r#"{"a": {}}"#],
+    )
+    .await;
+    let base = json!({"properties": {"b": {"type": "integer"}}, "required": ["b"]});
+    check(
+        one(json!({"allOf": [base]})),
+        &[r#"{"a": {}, "b": 1}"#],
+        &[r#"{"a": {}}"#],
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn recursion_and_references_are_followed() {
     let tree = json!({
         "$ref": "#/$defs/node",

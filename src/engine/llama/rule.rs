@@ -74,8 +74,8 @@ impl Rule {
     pub(super) fn accept(&mut self, token: Token) -> Result<(), SampleError> {
         match self {
             Self::Guide(guide) => guide.accept(token).map_err(guide_failed),
-            // SAFETY: the grammar is valid.
             Self::Gbnf(grammar) => {
+                // SAFETY: the grammar is valid.
                 unsafe { guard::accept(grammar.0, token) }.map_err(grammar_failed)
             }
         }
@@ -90,7 +90,7 @@ impl Rule {
     }
 }
 
-fn guide_failed(why: String) -> SampleError {
+fn guide_failed(why: impl std::fmt::Display) -> SampleError {
     SampleError::Grammar(format!("the constraint failed: {why}"))
 }
 
