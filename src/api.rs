@@ -41,7 +41,7 @@ pub use self::{
 };
 use crate::{
     config::{Limits, Share},
-    engine::model::Vocab,
+    engine::{constrain::Constraints, model::Vocab},
     gpu::Gpus,
 };
 
@@ -62,6 +62,8 @@ pub enum Stage {
 pub struct Service {
     pub work: Work,
     pub vocab: Arc<dyn Vocab>,
+    /// JSON schemas and grammars, compiled for the model's vocabulary.
+    pub constraints: Arc<Constraints>,
     pub identity: Identity,
     /// What lies where, as [`report::json`] tells it; null when no plan was made.
     ///

@@ -3,6 +3,7 @@
 mod delta;
 mod format;
 mod messages;
+mod outline;
 mod parser;
 mod request;
 mod schema;
@@ -15,7 +16,8 @@ use serde_json::Value;
 pub use delta::{Delta, FunctionDelta, ToolCallDelta};
 pub use parser::Parser;
 
-use crate::engine::{Grammar, Token, Trigger, llama::Weights};
+use crate::engine::{Gbnf, Token, Trigger, constrain::Frame, llama::Weights};
+use format::Format;
 use request::Request;
 use shim::{Failure, Source, Templates};
 
@@ -60,7 +62,7 @@ pub struct Capabilities {
 pub struct Rendered {
     /// To be tokenised with special tokens parsed; whether BOS is added is the vocabulary's matter.
     pub prompt: String,
-    pub grammar: Option<Grammar>,
+    pub grammar: Option<Gbnf>,
     /// Stop strings of the template itself.
     pub stops: Vec<String>,
     /// Control tokens, as text, that must stay visible to the parser.
@@ -136,6 +138,23 @@ impl Chat {
     /// `reasoning_format`, `chat_template_kwargs`, `add_generation_prompt`, `continue_final_message`.
     pub fn render(&self, request: &Value) -> Result<Rendered, ChatError> {
         let request = Request::read(request, self.capabilities)?;
+        self.apply(request).map(|(rendered, _)| rendered)
+    }
+
+    /// As [`Self::render`], for an answer whose content is held to a form by other means than a grammar of llama.cpp;
+    /// `asked_by` is the field that names the form. No tool is called. `None`: it is not known where in this
+    /// template's answers the content stands.
+    pub fn render_framed(
+        &self,
+        request: &Value,
+        asked_by: &str,
+    ) -> Result<Option<(Rendered, Frame)>, ChatError> {
+        let request = Request::read(request, self.capabilities)?.without_tools(asked_by)?;
+        let (rendered, format) = self.apply(request)?;
+        Ok(outline::frame(&format).map(|frame| (rendered, frame)))
+    }
+
+    fn apply(&self, request: Request) -> Result<(Rendered, Format), ChatError> {
         let json = serde_json::to_string(&request).map_err(|e| internal(&e))?;
         let applied: Applied = self
             .templates
@@ -191,24 +210,24 @@ impl Applied {
         self,
         own_grammar: Option<String>,
         warnings: Vec<String>,
-    ) -> Result<Rendered, ChatError> {
-        let format = format::Format::deserialize(&self.parser).map_err(|e| internal(&e))?;
+    ) -> Result<(Rendered, Format), ChatError> {
+        let format = Format::deserialize(&self.parser).map_err(|e| internal(&e))?;
         let grammar = match (self.grammar, own_grammar) {
             // Lazy without a trigger: it would never start.
             (Some(grammar), _) if grammar.lazy && grammar.triggers.is_empty() => None,
-            (Some(grammar), _) => Some(grammar.into_grammar(format.generation_prompt)),
+            (Some(grammar), _) => Some(grammar.into_grammar(format.generation_prompt.clone())),
             // The caller's grammar is for the answer alone: it knows nothing of the prompt's end.
-            (None, Some(gbnf)) => Some(Grammar {
+            (None, Some(gbnf)) => Some(Gbnf {
                 gbnf,
-                ..Grammar::default()
+                ..Gbnf::default()
             }),
             (None, None) => None,
         };
         let thinking = (!format.thinking_ends.is_empty()).then_some(Thinking {
-            start: format.thinking_start,
-            ends: format.thinking_ends,
+            start: format.thinking_start.clone(),
+            ends: format.thinking_ends.clone(),
         });
-        Ok(Rendered {
+        let rendered = Rendered {
             prompt: self.prompt,
             grammar,
             stops: self.stops,
@@ -216,14 +235,15 @@ impl Applied {
             thinking,
             warnings,
             parser: self.parser,
-        })
+        };
+        Ok((rendered, format))
     }
 }
 
 impl TemplateGrammar {
-    fn into_grammar(self, generation_prompt: String) -> Grammar {
+    fn into_grammar(self, generation_prompt: String) -> Gbnf {
         let triggers = if self.lazy { self.triggers } else { Vec::new() };
-        Grammar {
+        Gbnf {
             gbnf: self.gbnf,
             triggers: triggers
                 .into_iter()

@@ -4,6 +4,7 @@
 //! Dropping the receiver of the events is the only way to cancel. Models that embed or rank have a border of their
 //! own in [`embed`].
 
+pub mod constrain;
 pub mod embed;
 pub mod fake;
 pub mod fit;
@@ -42,7 +43,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 pub use pulse::Pulse;
 use reply::Place;
 pub(crate) use reply::Reply;
-pub use sample::{Grammar, Sampling, Trigger};
+pub use sample::{Gbnf, Grammar, Sampling, Trigger};
 pub use watch::Watch;
 
 /// A token id of the model's vocabulary.

@@ -38,7 +38,7 @@ pub use self::{
 use crate::{
     api::{self, Identity, Service, Settings, Stage},
     config::Config,
-    engine::{Watch, llama},
+    engine::{Watch, constrain::Constraints, llama, model::Vocab},
     gpu::Gpus,
     systemd,
 };
@@ -158,9 +158,14 @@ impl Life {
             .await
             .map_or_else(|_| Gpus::default(), Result::unwrap_or_default);
         tokio::spawn(log_gpus(gpus.clone()));
+        let vocab: Arc<dyn Vocab> = loaded.weights;
+        let constraints = Constraints::new(Arc::clone(&vocab));
+        // Beside the first requests, which need not wait for it.
+        constraints.prepare();
         self.stage.send_replace(Stage::Ready(Arc::new(Service {
             work: loaded.work,
-            vocab: loaded.weights,
+            vocab,
+            constraints,
             identity,
             plan: loaded.placement,
             gpus,

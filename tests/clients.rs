@@ -29,6 +29,12 @@ fn the_openai_client_finds_what_it_relies_on() {
 }
 
 #[test]
+fn clients_get_answers_of_the_form_they_ask_for() {
+    let server = Server::start(&["engine = {context = 1024, parallel = 4}"]);
+    run("test_constrained.py", &server, &[]);
+}
+
+#[test]
 fn the_openai_client_needs_the_key_that_is_configured() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let keys = folder.path().join("keys");

@@ -14,7 +14,8 @@ use std::{
 use llm_server::{
     config::{self, EngineConfig, KnownModel},
     engine::{
-        self, Busy, Engine, Event, Failed, Finish, Finished, Grammar, Job, Piece, Sampling, Tuning,
+        self, Busy, Engine, Event, Failed, Finish, Finished, Gbnf, Grammar, Job, Piece, Sampling,
+        Tuning,
         fit::{self, FitError, Plan},
         llama::{self, Llama, LoadError, Weights},
         model::{DecodeError, Model, Row, Vocab},
@@ -225,10 +226,10 @@ fn scores_belong_to_the_text_and_rank_the_chosen_token_first_when_greedy() {
 }
 
 fn grammar(gbnf: &str) -> Grammar {
-    Grammar {
+    Grammar::Gbnf(Gbnf {
         gbnf: gbnf.into(),
-        ..Grammar::default()
-    }
+        ..Gbnf::default()
+    })
 }
 
 #[test]

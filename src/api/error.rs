@@ -69,6 +69,8 @@ pub(crate) enum ApiError {
     },
     #[error("the server is busy: no sequence became free within {0:?}")]
     QueueWait(Duration),
+    #[error("the server is busy: no JSON schema or grammar could be compiled within {0:?}")]
+    Compilers(Duration),
     // Launchers compare this text.
     #[error("Loading model")]
     Loading,
@@ -175,6 +177,15 @@ impl ApiError {
             }
             Self::QueueWait(_) => {
                 let code = "queue_timeout";
+                (
+                    S::TOO_MANY_REQUESTS,
+                    "rate_limit_error",
+                    Some(code),
+                    After(SECOND),
+                )
+            }
+            Self::Compilers(_) => {
+                let code = "compilers_busy";
                 (
                     S::TOO_MANY_REQUESTS,
                     "rate_limit_error",

@@ -2,6 +2,7 @@
 
 pub(super) mod chat;
 pub(super) mod completions;
+mod constraint;
 pub(super) mod embeddings;
 pub(super) mod models;
 mod params;

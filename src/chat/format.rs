@@ -11,7 +11,7 @@ pub(super) struct Format {
     pub(super) generation_prompt: String,
     pub(super) thinking_start: String,
     pub(super) thinking_ends: Vec<String>,
-    arena: String,
+    pub(super) arena: String,
 }
 
 impl Format {

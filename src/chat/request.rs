@@ -50,12 +50,7 @@ impl Request {
             return Err(invalid("grammar: not together with tools"));
         }
         if json_schema.is_some() && calls_tools {
-            if tool_choice == "required" {
-                return Err(invalid(
-                    "response_format: a JSON format leaves no room for the tool call that tool_choice demands",
-                ));
-            }
-            warnings.push("response_format: with a JSON format no tool is called".to_owned());
+            no_tools("response_format", tool_choice, &mut warnings)?;
         }
         let (continuation, add_generation_prompt) = continuation(body, &messages)?;
         let (enable_thinking, chat_template_kwargs) = template_arguments(body)?;
@@ -81,6 +76,15 @@ impl Request {
         })
     }
 
+    /// For an answer that the field `asked_by` gives a form.
+    pub(super) fn without_tools(mut self, asked_by: &str) -> Result<Self, ChatError> {
+        if self.tools.is_some() && self.tool_choice != "none" {
+            no_tools(asked_by, self.tool_choice, &mut self.warnings)?;
+            self.tool_choice = "none";
+        }
+        Ok(self)
+    }
+
     /// What llama.cpp refused of this request, with the field as far as it can be told.
     pub(super) fn refusal(&self, why: &str) -> ChatError {
         const PREFIX: &str =
@@ -95,6 +99,21 @@ impl Request {
         };
         invalid(format!("{path}: {}", why.replace('\n', " ")))
     }
+}
+
+/// An answer with a form of its own is no tool call.
+fn no_tools(
+    asked_by: &str,
+    tool_choice: &str,
+    warnings: &mut Vec<String>,
+) -> Result<(), ChatError> {
+    if tool_choice == "required" {
+        return Err(invalid(format!(
+            "{asked_by}: leaves no room for the tool call that tool_choice demands"
+        )));
+    }
+    warnings.push(format!("{asked_by}: an answer of this form calls no tool"));
+    Ok(())
 }
 
 /// The schema the answer must follow, from `response_format` or `json_schema`; `{}` is any object.

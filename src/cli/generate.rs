@@ -18,7 +18,8 @@ use crate::{
     chat::{ChatError, Delta, Parser, Rendered},
     config::{Kind, Limits},
     engine::{
-        Event, Failed, Finish, Finished, Job, Refused, Sampling, fit, llama, model::Vocab, threads,
+        Event, Failed, Finish, Finished, Grammar, Job, Refused, Sampling, fit, llama, model::Vocab,
+        threads,
     },
     log,
     serve::{
@@ -198,7 +199,9 @@ fn job(
             seed: args.seed,
             ..Sampling::default()
         },
-        grammar: rendered.and_then(|rendered| rendered.grammar.clone()),
+        grammar: rendered
+            .and_then(|rendered| rendered.grammar.clone())
+            .map(Grammar::Gbnf),
         stop: rendered.map_or_else(Vec::new, |rendered| rendered.stops.clone()),
         visible: visible
             .iter()

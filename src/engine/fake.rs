@@ -231,7 +231,7 @@ impl Model for Fake {
 
     fn sampler(&mut self, _: &Sampling, grammar: Option<&Grammar>) -> Result<(), String> {
         match grammar {
-            Some(grammar) if grammar.gbnf.contains("bad") => {
+            Some(Grammar::Gbnf(grammar)) if grammar.gbnf.contains("bad") => {
                 Err("the grammar cannot be parsed".into())
             }
             _ => Ok(()),

@@ -12,6 +12,7 @@ pub(crate) mod gguf;
 mod guard;
 mod params;
 mod question;
+mod rule;
 mod sampler;
 mod scores;
 mod weights;

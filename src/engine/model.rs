@@ -128,9 +128,10 @@ pub trait Model: 'static {
         row: usize,
         logprobs: Option<u8>,
     ) -> Result<Sampled, SampleError>;
-    /// Tokens that the sampler's constraint forces next, at most so many, already accepted by it; empty where there
-    /// is a choice.
-    fn forced(&mut self, _: &mut Self::Sampler, _most: usize) -> Vec<Token> {
+    /// The tokens, at most `most`, that the sampler's constraint leaves no choice about, already accepted: what
+    /// [`Model::sample`] would choose next, one by one, without the need to compute logits for it. Empty where there
+    /// is a choice. An end-of-generation token among them comes last and is given once.
+    fn forced(&mut self, _sampler: &mut Self::Sampler, _most: usize) -> Vec<Token> {
         Vec::new()
     }
 

@@ -1,5 +1,9 @@
 //! What a request may ask of sampling, in llama.cpp's terms.
 
+use std::sync::Arc;
+
+use super::constrain::Constraint;
+
 /// Parameters of the sampler chain. Defaults are llama.cpp's own, so that answers match `llama-server`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
@@ -93,9 +97,16 @@ impl Sampling {
     }
 }
 
-/// A GBNF grammar that the answer must follow.
+/// What the answer must follow.
+#[derive(Debug, Clone)]
+pub enum Grammar {
+    Gbnf(Gbnf),
+    Guide(Arc<Constraint>),
+}
+
+/// A grammar of llama.cpp.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Grammar {
+pub struct Gbnf {
     pub gbnf: String,
     /// Empty: from the first token on. Otherwise only once one of these appears.
     pub triggers: Vec<Trigger>,

@@ -277,7 +277,11 @@ async fn each_bad_parameter_is_named() {
         json!({"logit_bias": [[1]]}),
         json!({"dry_sequence_breakers": [1]}),
         json!({"modalities": ["text", "audio"]}),
-        json!({"guided_json": {"type": "object"}}),
+        json!({"guided_json": {"type": "object"}, "regex": "a"}),
+        json!({"structured_outputs": {"structural_tag": "a"}}),
+        json!({"guided_regex": "("}),
+        json!({"lark": "start: a"}),
+        json!({"response_format": {"type": "json_schema", "json_schema": {"strict": true, "schema": {"properties": {"a": {"not": {}}}}}}}),
         json!({"functions": [{"name": "f"}]}),
         json!({"model": 1}),
         json!({"user": 1}),
@@ -319,7 +323,13 @@ async fn each_bad_parameter_is_named() {
     400 "logit_bias[0]" | logit_bias[0]: expected token ids below 258 with biases from -100 to 100 (or false), as an object or an array of pairs
     400 "dry_sequence_breakers" | dry_sequence_breakers: expected an array of at most 64 strings that are not empty, got an array of 1
     400 "modalities" | modalities: expected ["text"], got an array of 2
-    400 "guided_json" | guided_json: this server does not support it; leave it out
+    400 "guided_json" | guided_json: not together with regex
+    400 "structured_outputs" | structured_outputs: expected one of json, regex, choice and grammar, got an object
+    400 "guided_regex" | guided_regex: not a regular expression: unclosed group
+    400 "lark" | lark: at 1(8): unknown name: "a"
+       1 | start: a
+                  ^
+    400 "response_format.json_schema.schema#/properties/a/not" | response_format.json_schema.schema#/properties/a/not: this keyword is not supported
     400 "functions" | functions: this server does not support it; leave it out
     400 "model" | model: expected a string, got 1
     400 "user" | user: expected a string, got 1

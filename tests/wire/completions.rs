@@ -103,8 +103,8 @@ async fn each_bad_parameter_is_named() {
         json!({"prompt": "a", "best_of": 2}),
         json!({"prompt": "a", "echo": true, "logprobs": 0}),
         json!({"prompt": "a", "logprobs": 21}),
-        json!({"prompt": "a", "json_schema": {}}),
-        json!({"prompt": "a", "response_format": {"type": "json_object"}}),
+        json!({"prompt": "a", "json_schema": []}),
+        json!({"prompt": "a", "response_format": {"type": "xml"}}),
         json!({"prompt": "a", "grammar": 1}),
         json!({"prompt": "x".repeat(256)}),
     ] {
@@ -128,8 +128,8 @@ async fn each_bad_parameter_is_named() {
     400 "best_of" | best_of: expected 1 or the value of n, got 2
     400 "echo" | echo: this server has no log-probabilities of prompts; leave out echo or logprobs
     400 "logprobs" | logprobs: expected an integer from 0 to 20, got 21
-    400 "json_schema" | json_schema: only /v1/chat/completions takes it; here `grammar` takes a GBNF grammar
-    400 "response_format.type" | response_format.type: expected "text" (JSON formats: /v1/chat/completions), got "json_object"
+    400 "json_schema" | json_schema: expected a JSON schema, an object
+    400 "response_format.type" | response_format.type: expected "text", "json_object" or "json_schema", got "xml"
     400 "grammar" | grammar: expected a string, got 1
     400 "prompt" | This model's maximum context length is 256 tokens. However, your prompt resulted in 256 tokens. Please reduce the length of the prompt.
     "#);

@@ -77,6 +77,12 @@ const NAMES: &[&str] = &[
     "mirostat",
     "repeat_last_n",
     "json_schema",
+    "grammar",
+    "regex",
+    "lark",
+    "guided_json",
+    "guided_choice",
+    "structured_outputs",
     "add_generation_prompt",
     "continue_final_message",
 ];

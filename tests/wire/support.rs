@@ -20,6 +20,7 @@ use llm_server::{
     config::Limits,
     engine::{
         self, Engine, Token,
+        constrain::Constraints,
         embed::{self, Encoder, Pairing, fake::FakeEncoder},
         fake::{Fake, FakeVocab, Fault},
         model::Vocab,
@@ -151,6 +152,7 @@ fn routed(
     let service = Service {
         work,
         vocab: Arc::new(Trap),
+        constraints: Constraints::new(Arc::new(Trap)),
         identity: Identity {
             model: "org/fake".to_owned(),
             aliases,

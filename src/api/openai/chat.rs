@@ -7,34 +7,27 @@ mod tests;
 
 use std::sync::Arc;
 
-use axum::{
-    Extension,
-    body::Body,
-    extract::State,
-    http::{HeaderName, HeaderValue},
-    response::Response,
-};
-use serde_json::Value;
+use axum::{Extension, body::Body, extract::State, response::Response};
+use serde_json::{Map, Value};
 
 use self::{
     answer::{Chunks, Whole},
     reader::Reader,
 };
 use super::{
+    constraint::{self, Form, Kind, Pending, Purpose},
     params::{self, Delivery},
-    wire::Head,
+    wire::{Head, warn},
 };
 use crate::{
     api::{
         App, Service, auth::Tenant, body, error::ApiError, fields::Fields, record::Record,
         reply::Run,
     },
-    chat::Rendered,
+    chat::{Chat, Rendered},
     config::Limits,
-    engine::{Job, model::Vocab},
+    engine::{self, Grammar, Job, constrain::Source, model::Vocab},
 };
-
-const WARNING: HeaderName = HeaderName::from_static("x-warning");
 
 pub(in crate::api) async fn create(
     State(app): State<Arc<App>>,
@@ -51,11 +44,15 @@ pub(in crate::api) async fn create(
         body::prepare(body, parse).await?
     };
     let Wanted {
-        jobs,
+        mut jobs,
         readers,
         delivery,
-        warnings,
+        mut warnings,
+        pending,
     } = wanted;
+    if let Some(pending) = pending {
+        warnings.extend(pending.apply(&service, &mut jobs).await?);
+    }
     let copies = jobs.len();
     let mut response = match delivery {
         Delivery::Whole => {
@@ -71,15 +68,7 @@ pub(in crate::api) async fn create(
             run.stream(app.limits.keep_alive).await?
         }
     };
-    for warning in warnings {
-        tracing::warn!(warning, "a part of a request has no effect");
-        // What quotes the request may be no header value; the log has it.
-        if warning.is_ascii()
-            && let Ok(value) = HeaderValue::try_from(warning)
-        {
-            response.headers_mut().append(WARNING, value);
-        }
-    }
+    warn(&mut response, warnings);
     Ok(response)
 }
 
@@ -90,6 +79,8 @@ struct Wanted {
     readers: Vec<Reader>,
     delivery: Delivery,
     warnings: Vec<String>,
+    /// What the answers must be, to be compiled.
+    pending: Option<Pending>,
 }
 
 impl Wanted {
@@ -106,11 +97,12 @@ impl Wanted {
         let mut params = params::read(fields, service, limits, tenant, &names)?;
         params.job.logprobs = logprobs(fields)?;
         check_modalities(fields)?;
-        let rendered = service.work.generator()?.1.render(&Value::Object(object))?;
+        let form = constraint::read(fields)?;
+        let (rendered, pending) = render(service.work.generator()?.1, object, form)?;
         let prompt = vocab.tokenize(&rendered.prompt, true, true);
         params.job.visible = visible(&rendered, vocab);
         params.job.stop.extend(rendered.stops.iter().cloned());
-        params.job.grammar.clone_from(&rendered.grammar);
+        params.job.grammar = rendered.grammar.clone().map(Grammar::Gbnf);
         let jobs = params.jobs(vec![prompt]);
         let readers = jobs.iter().map(|_| Reader::new(&rendered));
         Ok(Self {
@@ -118,8 +110,53 @@ impl Wanted {
             jobs,
             delivery: params.delivery,
             warnings: rendered.warnings,
+            pending,
         })
     }
+}
+
+/// The prompt, and what is to be compiled for its answer.
+fn render(
+    chat: &Chat,
+    body: Map<String, Value>,
+    form: Option<Form>,
+) -> Result<(Rendered, Option<Pending>), ApiError> {
+    let Some(Form { param, kind }) = form else {
+        return Ok((chat.render(&Value::Object(body))?, None));
+    };
+    let mut body = constraint::without(body);
+    let content = match kind {
+        Kind::Gbnf(text) => {
+            body.insert("grammar".to_owned(), text.into());
+            return Ok((chat.render(&Value::Object(body))?, None));
+        }
+        Kind::Body(content) => content,
+    };
+    let body = Value::Object(body);
+    if let Some((rendered, frame)) = chat.render_framed(&body, &param)? {
+        let pending = Pending {
+            param,
+            source: Source {
+                body: content,
+                frame,
+            },
+            purpose: Purpose::Hold,
+        };
+        return Ok((rendered, Some(pending)));
+    }
+    // llama.cpp knows more about the answers of this family; what it cannot do of a schema is still refused.
+    let mut body = body;
+    let mut purpose = Purpose::Hold;
+    if let engine::constrain::Body::Json { schema, .. } = &content {
+        body["json_schema"] = schema.clone();
+        purpose = Purpose::Check;
+    }
+    let pending = Pending {
+        param,
+        source: content.into(),
+        purpose,
+    };
+    Ok((chat.render(&body)?, Some(pending)))
 }
 
 /// The control tokens that the answer's parser must see.

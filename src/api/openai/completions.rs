@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use self::answer::{Chunks, Whole};
 use super::{
+    constraint::{self, Form, Kind, Pending, Purpose},
     params::{self, Delivery, MOST_CHOICES, Params},
     sampling::token,
-    wire::Head,
+    wire::{Head, warn},
 };
 use crate::{
     api::{
@@ -24,7 +25,7 @@ use crate::{
         reply::Run,
     },
     config::Limits,
-    engine::{Grammar, Job, Token, model::Vocab},
+    engine::{Gbnf, Grammar, Job, Token, model::Vocab},
 };
 
 pub(in crate::api) async fn create(
@@ -43,20 +44,30 @@ pub(in crate::api) async fn create(
     };
     let head = Head::new("cmpl", "text_completion", &service.identity);
     let Wanted {
-        jobs, copies, echo, ..
+        mut jobs,
+        copies,
+        echo,
+        delivery,
+        pending,
     } = wanted;
-    match wanted.delivery {
+    let warnings = match pending {
+        Some(pending) => pending.apply(&service, &mut jobs).await?,
+        None => Vec::new(),
+    };
+    let mut response = match delivery {
         Delivery::Whole => {
             let answer = Whole::new(&head, echo);
             let run = Run::submit(service, jobs, copies, "prompt", answer, record)?;
-            run.whole().await
+            run.whole().await?
         }
         Delivery::Stream(usage) => {
             let answer = Chunks::new(&head, echo, usage);
             let run = Run::submit(service, jobs, copies, "prompt", answer, record)?;
-            run.stream(app.limits.keep_alive).await
+            run.stream(app.limits.keep_alive).await?
         }
-    }
+    };
+    warn(&mut response, warnings);
+    Ok(response)
 }
 
 /// A request, understood.
@@ -66,6 +77,8 @@ struct Wanted {
     /// For each answer the text to begin it with.
     echo: Vec<String>,
     delivery: Delivery,
+    /// What the answers must be, to be compiled.
+    pending: Option<Pending>,
 }
 
 impl Wanted {
@@ -80,7 +93,21 @@ impl Wanted {
         let vocab = &*service.vocab;
         let names = ["max_tokens", "max_completion_tokens", "n_predict"];
         let mut params = params::read(fields, service, limits, tenant, &names)?;
-        params.job.grammar = grammar(fields)?;
+        let form = constraint::read(fields)?;
+        let pending = form.and_then(|Form { param, kind }| match kind {
+            Kind::Gbnf(gbnf) => {
+                params.job.grammar = Some(Grammar::Gbnf(Gbnf {
+                    gbnf,
+                    ..Gbnf::default()
+                }));
+                None
+            }
+            Kind::Body(body) => Some(Pending {
+                param,
+                source: body.into(),
+                purpose: Purpose::Hold,
+            }),
+        });
         params.job.logprobs = logprobs(fields)?;
         check_best_of(fields, &params)?;
         let prompts = prompts(fields, vocab)?;
@@ -104,6 +131,7 @@ impl Wanted {
             copies: n,
             echo: echo.into_iter().flat_map(repeated).collect(),
             delivery: params.delivery,
+            pending,
         })
     }
 }
@@ -164,25 +192,6 @@ fn prompts(fields: Fields<'_>, vocab: &dyn Vocab) -> Result<Vec<Prompt>, ApiErro
         None => None,
     };
     prompts.ok_or_else(wrong)
-}
-
-fn grammar(fields: Fields<'_>) -> Result<Option<Grammar>, ApiError> {
-    if fields.get("json_schema").is_some() {
-        let message =
-            "json_schema: only /v1/chat/completions takes it; here `grammar` takes a GBNF grammar";
-        return Err(ApiError::invalid("json_schema", message));
-    }
-    if let Some(format) = fields.object("response_format")? {
-        let format = Fields::within(format, "response_format.");
-        if format.text("type")? != Some("text") {
-            return Err(format.wrong("type", "\"text\" (JSON formats: /v1/chat/completions)"));
-        }
-    }
-    let gbnf = fields.text("grammar")?.filter(|gbnf| !gbnf.is_empty());
-    Ok(gbnf.map(|gbnf| Grammar {
-        gbnf: gbnf.to_owned(),
-        ..Grammar::default()
-    }))
 }
 
 /// The number of alternatives; `true` and `false` are what some clients send for 1 and none.

@@ -2,12 +2,31 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use axum::{
+    http::{HeaderName, HeaderValue},
+    response::Response,
+};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::{
     api::{Identity, random, record::millis},
     engine::{Alternative, Finish, Finished, Scored, Usage},
 };
+
+const WARNING: HeaderName = HeaderName::from_static("x-warning");
+
+/// Tells in the log and in a header what of a request has no effect.
+pub(super) fn warn(response: &mut Response, warnings: Vec<String>) {
+    for warning in warnings {
+        tracing::warn!(warning, "a part of a request has no effect");
+        // What quotes the request may be no header value; the log has it.
+        if warning.is_ascii()
+            && let Ok(value) = HeaderValue::try_from(warning)
+        {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+}
 
 /// The fields that open every answer and every chunk of it.
 #[derive(Serialize)]

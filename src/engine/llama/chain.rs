@@ -9,7 +9,7 @@ use super::{
     guard::{self, Dry, Fault, Start},
     sampler::Owned,
 };
-use crate::engine::{Grammar, Sampling, Trigger, model::Vocab};
+use crate::engine::{Gbnf, Sampling, Trigger, model::Vocab};
 
 /// In the order of llama.cpp's `common_sampler`, without the samplers that would change nothing.
 pub(super) fn chain(
@@ -138,7 +138,7 @@ fn link(stages: Vec<Owned>) -> Owned {
     }
 }
 
-pub(super) fn compile(weights: &Arc<Weights>, grammar: &Grammar) -> Result<Owned, String> {
+pub(super) fn compile(weights: &Arc<Weights>, grammar: &Gbnf) -> Result<Owned, String> {
     let gbnf = c_text("grammar", &grammar.gbnf)?;
     let mut patterns = Vec::new();
     let mut tokens = Vec::new();

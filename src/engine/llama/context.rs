@@ -311,6 +311,10 @@ impl Model for Llama {
         outcome
     }
 
+    fn forced(&mut self, sampler: &mut Sampler, most: usize) -> Vec<Token> {
+        sampler.forced(most)
+    }
+
     fn choose(&mut self, mut choices: Vec<Choice<'_, Sampler>>) -> Vec<Chosen> {
         let work = choices.len() * self.weights.size() as usize;
         let threads = (work / WORTH_A_THREAD + 1)

@@ -6,8 +6,9 @@ use llama_cpp_sys_2 as sys;
 
 use super::{
     Weights,
-    chain::{chain, compile},
-    guard::{self, Fault},
+    chain::chain,
+    guard,
+    rule::Rule,
     scores::{argmax, best},
 };
 use crate::engine::{
@@ -19,7 +20,9 @@ use crate::engine::{
 pub struct Sampler {
     /// Null when nothing changes the logits before a greedy choice.
     chain: Owned,
-    grammar: Option<Owned>,
+    rule: Option<Rule>,
+    /// Tokens that must never be chosen, in rising order.
+    forbidden: Vec<Token>,
     greedy: bool,
     /// The chain looks at so many of the most likely tokens only.
     shortlist: Option<usize>,
@@ -41,7 +44,7 @@ impl Drop for Owned {
     }
 }
 
-type Candidates = Vec<sys::llama_token_data>;
+pub(super) type Candidates = Vec<sys::llama_token_data>;
 
 impl Sampler {
     /// `Err`: what the request asked for cannot be done, in words for the client.
@@ -62,9 +65,10 @@ impl Sampler {
         }
         Ok(Self {
             chain: chain(weights, sampling, context)?,
-            grammar: grammar
-                .map(|grammar| compile(weights, grammar))
+            rule: grammar
+                .map(|grammar| Rule::new(weights, grammar))
                 .transpose()?,
+            forbidden: forbidden(weights, sampling),
             greedy: sampling.is_greedy(),
             shortlist: shortlist(weights, sampling),
             _weights: Arc::clone(weights),
@@ -85,12 +89,12 @@ impl Sampler {
         logits: &[f32],
         candidates: &mut Candidates,
     ) -> Result<Token, SampleError> {
-        let mut token = self.pick(logits, candidates, Constraint::None)?;
-        // Most free choices satisfy the grammar; only a refused one pays for a mask of the vocabulary.
-        if let Some(grammar) = &self.grammar
-            && !allows(grammar, token)?
+        let mut token = self.pick(logits, candidates, Choice::Free)?;
+        // Most free choices satisfy the rule; only a refused one pays for a mask of the vocabulary.
+        if let Some(rule) = &mut self.rule
+            && !rule.allows(token)?
         {
-            token = self.pick(logits, candidates, Constraint::Grammar)?;
+            token = self.pick(logits, candidates, Choice::Ruled)?;
         }
         if !logits
             .get(usize::try_from(token).unwrap_or(usize::MAX))
@@ -98,65 +102,62 @@ impl Sampler {
         {
             return Err(SampleError::NotFinite);
         }
-        if let Some(grammar) = &self.grammar {
-            // SAFETY: the grammar is valid.
-            unsafe { guard::accept(grammar.0, token) }.map_err(grammar_failed)?;
+        if let Some(rule) = &mut self.rule {
+            rule.accept(token)?;
         }
         self.observe(token);
         Ok(token)
     }
 
+    /// Tokens that the rule leaves no choice about, accepted.
+    pub(super) fn forced(&mut self, most: usize) -> Vec<Token> {
+        let Some(rule) = &mut self.rule else {
+            return Vec::new();
+        };
+        let forbidden = &self.forbidden;
+        let forced = rule.forced(most, |token| forbidden.binary_search(&token).is_err());
+        for &token in &forced {
+            self.observe(token);
+        }
+        forced
+    }
+
     fn pick(
-        &self,
+        &mut self,
         logits: &[f32],
         candidates: &mut Candidates,
-        constraint: Constraint,
+        choice: Choice,
     ) -> Result<Token, SampleError> {
-        let masked = match (constraint, &self.grammar) {
-            (Constraint::Grammar, Some(grammar)) => Some(grammar),
-            _ => None,
+        let rule = match choice {
+            Choice::Free => None,
+            Choice::Ruled => self.rule.as_mut(),
         };
-        if self.greedy && self.chain.0.is_null() && masked.is_none() {
+        if self.greedy && self.chain.0.is_null() && rule.is_none() {
             return Ok(argmax(logits));
         }
-        let shortlist = self.shortlist.filter(|_| masked.is_none());
-        if let Some(count) = shortlist {
+        match rule {
             // Choosing among a quarter of a million would cost a hundred times as much.
-            best(logits, count, candidates);
-        } else {
-            candidates.clear();
-            candidates.extend((0..).zip(logits).map(|(id, &logit)| sys::llama_token_data {
-                id,
-                logit,
-                p: 0.0,
-            }));
-        }
-        let mut array = sys::llama_token_data_array {
-            data: candidates.as_mut_ptr(),
-            size: candidates.len(),
-            selected: -1,
-            sorted: shortlist.is_some(),
-        };
-        if let Some(grammar) = masked {
-            // SAFETY: the grammar and the array are valid.
-            unsafe { guard::apply(grammar.0, &mut array) }.map_err(grammar_failed)?;
-            // SAFETY: `size` never grows, and `data` stays inside `candidates`.
-            let left = unsafe { std::slice::from_raw_parts(array.data, array.size) };
-            if left
-                .iter()
-                .all(|candidate| candidate.logit == f32::NEG_INFINITY)
-            {
-                return Err(SampleError::Grammar(
-                    "the grammar allows no further token".into(),
-                ));
+            None if let Some(count) = self.shortlist => best(logits, count, candidates),
+            None => candidates_of_all(logits, candidates),
+            Some(rule) => {
+                rule.candidates(logits, candidates)?;
+                if candidates
+                    .iter()
+                    .all(|candidate| candidate.logit == f32::NEG_INFINITY)
+                {
+                    return Err(SampleError::Grammar(
+                        "the grammar allows no further token".into(),
+                    ));
+                }
             }
         }
+        let mut array = array_of(candidates);
         if !self.chain.0.is_null() {
             // SAFETY: the chain and the array are valid.
             unsafe { guard::apply(self.chain.0, &mut array) }
                 .map_err(|_| SampleError::NotFinite)?;
         }
-        // SAFETY: as above.
+        // SAFETY: `size` never grows, and `data` stays inside `candidates`.
         let left = unsafe { std::slice::from_raw_parts(array.data, array.size) };
         let chosen = if self.greedy {
             left.iter().max_by(|a, b| a.logit.total_cmp(&b.logit))
@@ -186,33 +187,37 @@ fn shortlist(weights: &Weights, sampling: &Sampling) -> Option<usize> {
     (first && (1..=512).contains(&count)).then_some(count)
 }
 
-/// Whether a choice is made freely or among what the grammar allows.
+fn forbidden(weights: &Weights, sampling: &Sampling) -> Vec<Token> {
+    let biased = sampling.logit_bias.iter();
+    let biased = biased.filter(|(_, bias)| *bias == f32::NEG_INFINITY);
+    let mut tokens = weights.suppressed();
+    tokens.extend(biased.map(|(token, _)| *token));
+    tokens.sort_unstable();
+    tokens
+}
+
+/// Whether a token is chosen among all or among those that the rule allows.
 #[derive(Clone, Copy)]
-enum Constraint {
-    None,
-    Grammar,
+enum Choice {
+    Free,
+    Ruled,
 }
 
-fn grammar_failed(fault: Fault) -> SampleError {
-    SampleError::Grammar(match fault {
-        Fault::Caught(why) => format!("the grammar failed: {why}"),
-        Fault::Code(code) => format!("the grammar failed ({code})"),
-    })
-}
-
-fn allows(grammar: &Owned, token: Token) -> Result<bool, SampleError> {
-    let mut one = sys::llama_token_data {
-        id: token,
-        logit: 1.0,
+/// The whole vocabulary.
+pub(super) fn candidates_of_all(logits: &[f32], candidates: &mut Candidates) {
+    candidates.clear();
+    candidates.extend((0..).zip(logits).map(|(id, &logit)| sys::llama_token_data {
+        id,
+        logit,
         p: 0.0,
-    };
-    let mut array = sys::llama_token_data_array {
-        data: &raw mut one,
-        size: 1,
+    }));
+}
+
+pub(super) fn array_of(candidates: &mut [sys::llama_token_data]) -> sys::llama_token_data_array {
+    sys::llama_token_data_array {
+        data: candidates.as_mut_ptr(),
+        size: candidates.len(),
         selected: -1,
         sorted: false,
-    };
-    // SAFETY: the grammar and the array of one are valid.
-    unsafe { guard::apply(grammar.0, &mut array) }.map_err(grammar_failed)?;
-    Ok(one.logit != f32::NEG_INFINITY)
+    }
 }

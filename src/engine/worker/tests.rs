@@ -13,7 +13,8 @@ use std::{
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::engine::{
-    self, Busy, Engine, Event, Failed, Finish, Finished, Grammar, Job, Refused, Sampling, Tuning,
+    self, Busy, Engine, Event, Failed, Finish, Finished, Gbnf, Grammar, Job, Refused, Sampling,
+    Tuning,
     fake::{Fake, FakeVocab, Fault},
     model::{DecodeError, Row, Vocab},
 };
@@ -223,10 +224,10 @@ fn impossible_jobs_are_refused_at_the_border() {
 fn a_grammar_that_the_model_refuses_ends_its_own_job_only() {
     let (engine, _thread) = start(2, 4);
     let other = engine.submit(job("fine\n")).unwrap();
-    let grammar = Some(Grammar {
+    let grammar = Some(Grammar::Gbnf(Gbnf {
         gbnf: "bad".into(),
-        ..Grammar::default()
-    });
+        ..Gbnf::default()
+    }));
     let end = ask(
         &engine,
         Job {
