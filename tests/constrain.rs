@@ -11,7 +11,7 @@ use std::{
 use llm_server::{
     config::{self, EngineConfig, KnownModel},
     engine::{
-        self, Engine, Event, Failed, Finish, Finished, Grammar, Job, Sampling, Token,
+        self, Engine, Event, Failed, Finish, Finished, Grammar, Job, Sampling, Token, Tuning,
         constrain::{Body, Constraint, Constraints, Frame, Part, Source, Strictness},
         fit,
         llama::{self, Llama, Weights},
@@ -64,7 +64,11 @@ impl Loaded {
             self.config.clone(),
             self.plan.clone(),
         );
-        let started = engine::start(64, move || Llama::open(weights, &config, &plan));
+        let tuning = Tuning {
+            queue: 64,
+            ..Tuning::default()
+        };
+        let started = engine::start(tuning, move || Llama::open(weights, &config, &plan));
         started.unwrap().0
     }
 
@@ -92,7 +96,8 @@ impl Loaded {
             visible: Vec::new(),
             ignore_eos: false,
             logprobs: None,
-            tenant: 0,
+            tenant: Some(0),
+            key: 0,
             queue_wait: LONG,
             deadline: LONG,
         }
