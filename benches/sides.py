@@ -35,7 +35,7 @@ def parser(text, **defaults):
     add("--ubatch", type=int, default=512)
     add("--kv", default="f16")
     add("--flash", default="on")
-    add("--ids", default="1000-8000", help="range of the token ids that prompts are made of")
+    add("--ids", default="1000-4000", help="range of the token ids that prompts are made of")
     add("--json", help=f"default: {OUT}/NAME.json")
     found.set_defaults(name=os.path.basename(sys.argv[0]).removesuffix(".py"), **defaults)
     return found
