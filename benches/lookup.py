@@ -12,7 +12,7 @@ import sides
 import wire
 
 NAMES = "Marta Oliver Ingrid Samuel Beatrice Tobias Clara Edmund".split()
-# Each run takes them in another order, with another name.
+# Each run begins with another of them, and has another name.
 SENTENCES = [
     "{name} walked down to the harbour early in the morning with a ladder under one arm.",
     "Nobody had expected such a clear sky so soon after the storm.",
@@ -48,14 +48,12 @@ QUESTIONS = [
 def edit(source, sentences):
     """A prompt of the task, and the answer that it asks for."""
     old, new = source.sample(NAMES, 2)
-    text = " ".join(source.sample(SENTENCES, sentences)).format(name=old)
+    first = source.randrange(len(SENTENCES))
+    text = " ".join((SENTENCES[first:] + SENTENCES[:first])[:sentences]).format(name=old)
     wanted = text.replace(old, new)
-    # A small model needs an example, and the beginning of the answer.
-    example = "Every night the old {name} climbed the stairs to the roof and watched the ships for an hour."
-    start = " ".join(wanted.split()[:4])
-    task = 'Text: {}\n\nThe same text with "{}" changed to "{}": {}'
-    shown = task.format(example.format(name="sailor"), "sailor", "nurse", example.format(name="nurse"))
-    return f"{shown}\n\n{task.format(text, old, new, start)}", wanted.removeprefix(start)
+    # A small model needs to be shown the beginning of the answer.
+    start = " ".join(wanted.split()[:8])
+    return f"Original:\n{text}\n\nEdited ({old} is now {new}):\n{start}", wanted.removeprefix(start)
 
 
 def edits(source, arguments):
