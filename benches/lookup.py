@@ -115,7 +115,8 @@ def main():
     middle = sides.compare(runs, dict.fromkeys(name for run in runs["plain"] for name in run))
     edited = [each for each in like if each >= arguments.least]
     print(f"{same} of {compared} answers are equal with and without speculation")
-    print(f"{len(edited)} of {len(like)} edits are the task, {sides.shown(100 * (sides.median(edited) or 0))} % of their words right")
+    right = sides.shown(100 * (sides.median(edited) or 0))
+    print(f"{len(edited)} of {len(like)} edits are the task, {right} % of their words right")
     sides.write(arguments, runs=runs, medians=middle, equal=same, compared=compared, likeness=like)
 
 

@@ -110,7 +110,7 @@ def main():
                 before, seconds = first[server.label]
                 differ = [difference(told(a), told(b)) for a, b in zip(before, answers)]
                 report = [
-                    f"request {number}, {length} tokens of prompt, {one.cached} and {other.cached} of them cached: {why}"
+                    f"request {number}, {length} tokens of prompt, cached {one.cached} and {other.cached}: {why}"
                     for number, (why, length, one, other) in enumerate(zip(differ, lengths, before, answers))
                     if why
                 ]

@@ -85,9 +85,9 @@ def ask(port, count, most, constrained, fresh):
     requests = []
     for _ in range(count):
         salt = random.randrange(10**9)
-        question = f"Case {salt}. Invent a business record of a small warehouse: an order with a few lines. Answer in JSON only."
+        task = "Invent a business record of a small warehouse: an order with a few lines. Answer in JSON only."
         body = {
-            "messages": [{"role": "user", "content": question}],
+            "messages": [{"role": "user", "content": f"Case {salt}. {task}"}],
             "max_tokens": most, "temperature": 0.8, "seed": salt % 2**31,
         }  # fmt: skip
         if constrained:
@@ -151,10 +151,8 @@ def main():
             sides.ratio(found["decode"], peer and peer["decode"]),
             sides.ratio(found["whole"], peer and peer["whole"]),
         ])  # fmt: skip
-    sides.table(
-        ["median", "decode tokens/s", "whole tokens/s", "first token, s", "tokens", "decode/free", "decode/peer", "whole/peer"],
-        rows,
-    )
+    head = ["median", "decode tokens/s", "whole tokens/s", "first token, s", "tokens"]
+    sides.table([*head, "decode/free", "decode/peer", "whole/peer"], rows)
     print(f"{checked - len(broken)} of {checked} outputs are valid")
     for why in broken[:10]:
         print(f"  {why}")
