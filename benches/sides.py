@@ -8,6 +8,7 @@ import shlex
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import process
 import wire
 
 OUT = "target/bench4"
+
 
 def parser(text, **defaults):
     """The options that every program has; `defaults` are the program's own."""
@@ -64,16 +66,36 @@ def ours(arguments, label="ours", settings=()):
     return Server(label, command)
 
 
+def trained(model):
+    """Architecture and trained context of a GGUF file; both stand before its long lists."""
+    with open(model, "rb") as file:
+        head = file.read(1 << 16)
+
+    def value(key):
+        start = head.index(key.encode()) + len(key) + 4
+        return head[start:]
+
+    (length,) = struct.unpack_from("<Q", name := value("general.architecture"))
+    name = name[8 : 8 + length].decode()
+    return name, struct.unpack_from("<I", value(f"{name}.context_length"))[0]
+
+
 def theirs(arguments, *flags):
-    """Each of its slots gets an equal part of the context, as each of our sequences does."""
+    """Each of its slots gets an equal part of the context, as each of our sequences does.
+
+    It cuts what a model was not trained for, unless the file is said to be trained for it.
+    """
 
     def command(port):
         threads = ["-t", arguments.threads, "-tb", arguments.threads] if arguments.threads else []
+        name, context = trained(arguments.model)
+        beyond = ["--override-kv", f"{name}.context_length=int:{arguments.context}"]
         words = [
             arguments.peer, "--host", "127.0.0.1", "--port", port, "-m", arguments.model,
             "-c", arguments.context * arguments.parallel, "-np", arguments.parallel, *threads,
             "-b", arguments.batch, "-ub", arguments.ubatch, "-fa", arguments.flash,
-            "-ctk", arguments.kv, "-ctv", arguments.kv, "--no-webui", *flags,
+            "-ctk", arguments.kv, "-ctv", arguments.kv, "--no-webui",
+            *(beyond if arguments.context > context else []), *flags,
         ]  # fmt: skip
         return [str(word) for word in words] + [word for more in arguments.peer_arg for word in shlex.split(more)]
 
