@@ -69,8 +69,11 @@ fn requests_that_come_together_compute_a_shared_beginning_once() {
 
 #[test]
 fn whose_leader_fails_computes_the_beginning_itself() {
-    // The first sequence's second batch is refused for ever.
-    let fault = |rows: &[Row]| {
+    // The first sequence's third batch is refused for ever.
+    let (open, gate) = mpsc::channel();
+    let mut passed = false;
+    let fault = move |rows: &[Row]| {
+        passed = passed || gate.recv().is_ok();
         rows.iter()
             .any(|row| row.sequence == 0 && row.position >= 40)
             .then_some(DecodeError::Full)
@@ -83,6 +86,7 @@ fn whose_leader_fails_computes_the_beginning_itself() {
             .submit(job(&format!("{beginning}\n{end}\n")))
             .unwrap()
     });
+    open.send(()).unwrap();
     let [first, second, third] = jobs.map(collect);
     assert!(matches!(first.1, Err(Failed::Decode(_))), "{first:?}");
     assert_eq!((second.0.as_str(), third.0.as_str()), ("two", "three"));
