@@ -205,6 +205,15 @@ pub struct Busy {
     pub running: u32,
 }
 
+/// What the engine keeps of what it has computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// In all sequences together, running or free.
+    pub tokens: u32,
+    /// States in host memory.
+    pub bytes: u64,
+}
+
 /// How the engine schedules, and what it keeps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tuning {
@@ -257,6 +266,8 @@ pub(crate) struct Shared {
     /// Jobs accepted and not ended.
     held: Arc<AtomicU32>,
     running: AtomicU32,
+    kept_tokens: AtomicU32,
+    kept_bytes: AtomicU64,
     /// Jobs ended so far, however; wraps.
     ended: Arc<AtomicU32>,
     /// Microseconds from one end to the next, by the latest; 0: unknown.
@@ -274,6 +285,8 @@ impl Shared {
             pulse: Arc::new(Pulse::new()),
             held: Arc::new(AtomicU32::new(0)),
             running: AtomicU32::new(0),
+            kept_tokens: AtomicU32::new(0),
+            kept_bytes: AtomicU64::new(0),
             ended: Arc::new(AtomicU32::new(0)),
             completion_interval: AtomicU64::new(0),
             halt: CancellationToken::new(),
@@ -408,6 +421,14 @@ impl Engine {
 
     pub fn busy(&self) -> Busy {
         self.shared.busy()
+    }
+
+    /// After the latest step.
+    pub fn kept(&self) -> Kept {
+        Kept {
+            tokens: self.shared.kept_tokens.load(Ordering::Relaxed),
+            bytes: self.shared.kept_bytes.load(Ordering::Relaxed),
+        }
     }
 
     /// For those who look after the engine thread and give it nothing to do.

@@ -124,7 +124,9 @@ pub(super) async fn props(State(app): State<Arc<App>>) -> Result<Json<Props>, Ap
             audio: false,
         },
         chat_template: chat.map_or_else(String::new, |chat| chat.source().to_owned()),
-        chat_template_caps: chat.map(|chat| chat.capabilities().into()).unwrap_or_default(),
+        chat_template_caps: chat
+            .map(|chat| chat.capabilities().into())
+            .unwrap_or_default(),
         build_info: concat!("llm-server ", env!("CARGO_PKG_VERSION")).to_owned(),
         endpoint_slots: false,
         endpoint_props: false,

@@ -141,9 +141,7 @@ fn answer(args: &Args, loaded: &Configuration) -> Result<(), GenerateError> {
         return Err(GenerateError::Silence); // it was planned to generate
     };
     let message = json!({"messages": [{"role": "user", "content": prompt}]});
-    let rendered = (!args.raw)
-        .then(|| chat.render(&message))
-        .transpose()?;
+    let rendered = (!args.raw).then(|| chat.render(&message)).transpose()?;
     let events = engine.submit(job(
         args,
         &loaded.config.limits,

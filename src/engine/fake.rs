@@ -59,6 +59,9 @@ pub struct Fake {
     next: BTreeMap<usize, Token>,
     fault: Fault,
     recurrent: bool,
+    /// Every so many times a state is not saved or not taken; 0: never.
+    forgetful: usize,
+    states: usize,
     /// Rows computed so far.
     work: Arc<AtomicUsize>,
 }
@@ -72,6 +75,8 @@ impl Fake {
             next: BTreeMap::new(),
             fault: Box::new(|_| None),
             recurrent: false,
+            forgetful: 0,
+            states: 0,
             work: Arc::default(),
         }
     }
@@ -81,6 +86,18 @@ impl Fake {
     pub fn recurrent(mut self) -> Self {
         self.recurrent = true;
         self
+    }
+
+    /// Fails to save or restore a state every `times`.
+    #[must_use]
+    pub fn forgetful(mut self, times: usize) -> Self {
+        self.forgetful = times;
+        self
+    }
+
+    fn forgets(&mut self) -> bool {
+        self.states += 1;
+        self.forgetful > 0 && self.states.is_multiple_of(self.forgetful)
     }
 
     /// Counts the rows that are computed.
@@ -182,6 +199,9 @@ impl Model for Fake {
     }
 
     fn save(&mut self, sequence: u32, _: Part) -> Option<Vec<u8>> {
+        if self.forgets() {
+            return None;
+        }
         let tokens = &self.sequences[sequence as usize];
         Some(
             tokens
@@ -192,6 +212,10 @@ impl Model for Fake {
     }
 
     fn restore(&mut self, sequence: u32, _: Part, state: &[u8]) -> bool {
+        if self.forgets() {
+            self.sequences[sequence as usize].clear();
+            return false;
+        }
         let (tokens, rest) = state.as_chunks();
         self.sequences[sequence as usize] = tokens
             .iter()

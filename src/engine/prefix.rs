@@ -95,12 +95,6 @@ impl Prefix {
         self.checkpoints
             .retain(|checkpoint| checkpoint.at <= tokens);
     }
-
-    /// Bytes of its checkpoints.
-    pub(crate) fn bytes(&self) -> usize {
-        let states = self.checkpoints.iter();
-        states.map(|checkpoint| checkpoint.state.len()).sum()
-    }
 }
 
 /// How many tokens two sequences have in common from the start.
@@ -177,6 +171,5 @@ mod tests {
         assert_eq!(left.len(), MOST_CHECKPOINTS);
         assert!(left.ends_with(&[370, 380, 390, 400]), "{left:?}");
         assert!(left[0] <= 150, "{left:?}");
-        assert_eq!(kept.bytes(), 160);
     }
 }

@@ -8,6 +8,9 @@ use super::{Failed, Job, Submitted};
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     waiting: Vec<Submitted>,
+    /// When each key that waits had its last turn, as a count of turns.
+    last_turns: HashMap<u64, u64>,
+    turns: u64,
 }
 
 impl Queue {
@@ -30,12 +33,23 @@ impl Queue {
         }
     }
 
-    /// The job whose turn it is: the oldest of the key that has the fewest running.
+    /// The job whose turn it is: the oldest of the key that has the fewest running, and of several such keys the one
+    /// whose last turn is longest ago.
     pub(crate) fn next(&mut self, running: &HashMap<u64, u32>) -> Option<Submitted> {
-        let load = |job: &Job| running.get(&job.key).copied().unwrap_or(0);
+        let rank = |job: &Job| {
+            let running = running.get(&job.key).copied().unwrap_or(0);
+            let last = self.last_turns.get(&job.key).copied().unwrap_or(0);
+            (running, last)
+        };
         // The first of equals: the oldest.
-        let at = (0..self.waiting.len()).min_by_key(|&at| load(&self.waiting[at].job))?;
-        Some(self.waiting.remove(at))
+        let at = (0..self.waiting.len()).min_by_key(|&at| rank(&self.waiting[at].job))?;
+        let next = self.waiting.remove(at);
+        self.turns += 1;
+        self.last_turns.insert(next.job.key, self.turns);
+        if self.waiting.is_empty() {
+            self.last_turns.clear(); // nobody has anything against anybody
+        }
+        Some(next)
     }
 
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Submitted> {

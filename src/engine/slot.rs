@@ -62,7 +62,7 @@ pub(crate) struct Drafts {
 }
 
 /// More tokens than this at once are computed like a prompt, in turn with others.
-const MOST_AT_ONCE: usize = 32;
+const MOST_AT_ONCE: usize = 8;
 
 impl<S> Slot<S> {
     pub(crate) fn new(sequence: u32) -> Self {
@@ -79,8 +79,9 @@ impl<S> Slot<S> {
         self.prefix.tokens.len()
     }
 
-    pub(crate) fn idle_for(&self) -> Duration {
-        self.last_used.elapsed()
+    /// When the sequence was given up; `None`: it holds nothing.
+    pub(crate) fn last_used(&self) -> Option<Instant> {
+        (self.computed() > 0).then_some(self.last_used)
     }
 
     /// Gives the sequence to a job. Its cache holds a beginning of the prompt, or nothing that matters.

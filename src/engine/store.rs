@@ -1,6 +1,6 @@
 //! States of sequences in host memory: what was computed once and has no sequence any more.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{
     Token,
@@ -16,35 +16,46 @@ pub(crate) struct Stored {
     used: u64,
 }
 
-impl Stored {
-    fn bytes(&self) -> usize {
-        self.state.len() + self.prefix.bytes() + size_of_val(&*self.prefix.tokens)
-    }
-}
-
-/// Sequences within a budget of bytes; the longest unused goes first.
+/// Sequences that were put aside; the longest unused goes first.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
-    budget: usize,
     entries: Vec<Stored>,
     clock: u64,
 }
 
-impl Store {
-    /// `budget`: bytes; 0: nothing is kept.
-    pub(crate) fn new(budget: usize) -> Self {
-        Self {
-            budget,
-            ..Self::default()
+/// Bytes of states, each counted once however many hold it.
+#[derive(Debug, Default)]
+pub(crate) struct Weight {
+    seen: HashSet<*const u8>,
+    bytes: usize,
+}
+
+impl Weight {
+    pub(crate) fn add(&mut self, prefix: &Prefix) {
+        for checkpoint in &prefix.checkpoints {
+            self.add_state(&checkpoint.state);
         }
     }
 
-    pub(crate) fn budget(&self) -> usize {
-        self.budget
+    fn add_state(&mut self, state: &Arc<[u8]>) {
+        if self.seen.insert(Arc::as_ptr(state).cast()) {
+            self.bytes += state.len();
+        }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.entries.iter().map(Stored::bytes).sum()
+        self.bytes
+    }
+}
+
+impl Store {
+    /// Adds what is here to what is elsewhere.
+    pub(crate) fn weigh(&self, weight: &mut Weight) {
+        for stored in &self.entries {
+            weight.add_state(&stored.state);
+            weight.add(&stored.prefix);
+            weight.bytes += size_of_val(&*stored.prefix.tokens);
+        }
     }
 
     /// The place of the entry that holds most of `prompt`, and how much of it.
@@ -80,43 +91,31 @@ impl Store {
         })
     }
 
-    /// Puts a sequence aside, in place of what it contains. `false`: it is larger than the budget.
-    pub(crate) fn insert(&mut self, prefix: Prefix, state: Arc<[u8]>, beside: usize) -> bool {
+    /// Puts a sequence aside, in place of what it contains.
+    pub(crate) fn insert(&mut self, prefix: Prefix, state: Arc<[u8]>) {
         self.entries.retain(|stored| {
             stored.prefix.tenant != prefix.tenant
                 || !prefix.tokens.starts_with(&stored.prefix.tokens)
         });
         self.clock += 1;
-        let stored = Stored {
+        self.entries.push(Stored {
             prefix,
             state,
             used: self.clock,
-        };
-        let bytes = stored.bytes();
-        if !self.make_room(bytes.saturating_add(beside)) {
-            return false;
-        }
-        self.entries.push(stored);
-        true
+        });
     }
 
-    /// Lets the longest unused go until `bytes` more fit; `false`: they never will.
-    pub(crate) fn make_room(&mut self, bytes: usize) -> bool {
-        if bytes > self.budget {
-            return false;
-        }
-        while self.bytes() + bytes > self.budget {
-            let oldest = (0..self.entries.len()).min_by_key(|&at| self.entries[at].used);
-            let Some(oldest) = oldest else { break };
-            self.entries.swap_remove(oldest);
-        }
-        true
+    /// Lets the longest unused go; `false`: there is none.
+    pub(crate) fn drop_oldest(&mut self) -> bool {
+        let oldest = (0..self.entries.len()).min_by_key(|&at| self.entries[at].used);
+        oldest.map(|at| self.entries.swap_remove(at)).is_some()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::prefix::Checkpoint;
 
     const ANYWHERE: Cuts = Cuts {
         anywhere: true,
@@ -137,25 +136,42 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_unused_goes_when_the_budget_is_reached() {
-        let mut store = Store::new(350);
-        assert!(store.insert(prefix(1, &[1, 2]), state(100), 0));
-        assert!(store.insert(prefix(1, &[3, 4]), state(100), 0));
+    fn the_longest_unused_goes_first() {
+        let mut store = Store::default();
+        store.insert(prefix(1, &[1, 2]), state(100));
+        store.insert(prefix(1, &[3, 4]), state(100));
         assert!(store.take_up(0).is_some());
-        assert!(store.insert(prefix(1, &[5, 6]), state(100), 0));
-        assert!(store.insert(prefix(1, &[7, 8]), state(100), 0));
+        assert!(store.drop_oldest());
         assert!(store.find(Some(1), &[1, 2, 9], ANYWHERE).is_some());
         assert_eq!(store.find(Some(1), &[3, 4, 9], ANYWHERE), None);
-        assert!(store.bytes() <= 350);
-        assert!(!store.insert(prefix(1, &[9]), state(400), 0));
+        assert!(store.drop_oldest());
+        assert!(!store.drop_oldest());
+    }
+
+    #[test]
+    fn a_state_that_several_hold_is_counted_once() {
+        let shared = Checkpoint {
+            at: 1,
+            state: state(10),
+        };
+        let mut here = prefix(1, &[1, 2]);
+        here.add(shared.clone());
+        let mut there = prefix(1, &[1, 3]);
+        there.add(shared);
+        let mut store = Store::default();
+        store.insert(here, state(100));
+        let mut weight = Weight::default();
+        store.weigh(&mut weight);
+        weight.add(&there);
+        assert_eq!(weight.bytes(), 100 + 10 + 2 * 4);
     }
 
     #[test]
     fn a_longer_history_takes_the_place_of_its_own_beginning_and_of_nobody_elses() {
-        let mut store = Store::new(1000);
-        store.insert(prefix(1, &[1, 2]), state(10), 0);
-        store.insert(prefix(2, &[1, 2]), state(10), 0);
-        store.insert(prefix(1, &[1, 2, 3]), state(10), 0);
+        let mut store = Store::default();
+        store.insert(prefix(1, &[1, 2]), state(10));
+        store.insert(prefix(2, &[1, 2]), state(10));
+        store.insert(prefix(1, &[1, 2, 3]), state(10));
         assert!(store.covers(&prefix(1, &[1, 2])));
         assert_eq!(
             store

@@ -19,7 +19,7 @@ use super::{
     prefix::Cuts,
     queue::{Completions, Queue},
     slot::{Slot, small},
-    store::Store,
+    store::{Store, Weight},
 };
 
 /// The engine thread's state. All of it ends with the thread.
@@ -68,7 +68,7 @@ impl<M: Model> Worker<M> {
             slots: (0..model.sequences()).map(Slot::new).collect(),
             queue: Queue::default(),
             admissions: 0,
-            store: Store::new(tuning.cache_bytes),
+            store: Store::default(),
             suspects: VecDeque::new(),
             rows: Vec::with_capacity(model.batch()),
             eog,
@@ -190,6 +190,14 @@ impl<M: Model> Worker<M> {
         let running = self.slots.iter().filter(|slot| slot.active.is_some());
         let running = small(running.count());
         self.shared.running.store(running, Ordering::Relaxed);
+        let tokens = self.slots.iter().map(Slot::computed).sum();
+        self.shared
+            .kept_tokens
+            .store(small(tokens), Ordering::Relaxed);
+        let bytes = self.weigh();
+        self.shared
+            .kept_bytes
+            .store(bytes as u64, Ordering::Relaxed);
         let ended = self.shared.ended.load(Ordering::Relaxed);
         let news = ended.wrapping_sub(self.told.0);
         if news > 0 {
@@ -199,6 +207,16 @@ impl<M: Model> Worker<M> {
                 self.shared.set_completion_interval(interval);
             }
         }
+    }
+
+    /// Bytes of all states in host memory.
+    fn weigh(&self) -> usize {
+        let mut weight = Weight::default();
+        self.store.weigh(&mut weight);
+        for slot in &self.slots {
+            weight.add(&slot.prefix);
+        }
+        weight.bytes()
     }
 
     fn end_active(&mut self, why: &Failed) {

@@ -85,6 +85,9 @@ mod tests {
             end: vec![4],
         };
         let texts = pairing.texts(&FakeVocab, "a", &["b".into(), "cd".into()]);
-        assert_eq!(texts, [vec![1, 97, 2, 3, 98, 4], vec![1, 97, 2, 3, 99, 100, 4]]);
+        assert_eq!(
+            texts,
+            [vec![1, 97, 2, 3, 98, 4], vec![1, 97, 2, 3, 99, 100, 4]]
+        );
     }
 }

@@ -104,10 +104,7 @@ fn a_step_that_fails_ends_only_the_job_that_fails_alone() {
 fn what_cannot_be_read_is_refused_by_its_position() {
     let engine = engine(Box::new(|_| None));
     let refused = |texts: Vec<Vec<Token>>| {
-        let job = Job {
-            texts,
-            ..job(&[])
-        };
+        let job = Job { texts, ..job(&[]) };
         engine.submit(job).unwrap_err()
     };
     assert_eq!(refused(vec![]), Refused::Nothing);
@@ -143,7 +140,10 @@ fn a_full_queue_refuses_and_waiting_ends_when_patience_does() {
     let hurried = engine.submit(hurried).unwrap();
     assert!(matches!(
         engine.submit(job(&["c"])),
-        Err(Refused::Busy(crate::engine::Refused::Full { queued: 8, .. }))
+        Err(Refused::Busy(crate::engine::Refused::Full {
+            queued: 8,
+            ..
+        }))
     ));
     drop(permits);
     assert_eq!(ends(hurried), Err(Failed::QueueWait(Duration::ZERO)));

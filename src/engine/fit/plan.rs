@@ -153,9 +153,17 @@ impl Plan {
         self.devices.iter().filter(used).count()
     }
 
-    /// Whether mapped experts are to be locked so that a GPU reads them directly.
+    /// Whether mapped weights of layers are to be locked so that a GPU reads them directly.
     pub fn pins(&self) -> bool {
-        let host = |device: &Device| !device.is_gpu() && device.weights.experts > 0;
+        let host = |device: &Device| {
+            let Weights {
+                experts,
+                dense,
+                attention,
+                ..
+            } = device.weights;
+            !device.is_gpu() && experts + dense + attention > 0
+        };
         self.uses_gpu()
             && self.load == Load::Mmap
             && self.settings.op_offload

@@ -244,7 +244,7 @@ static std::vector<std::pair<char *, size_t>> host_pages(const llama_model * mod
     std::vector<std::pair<uintptr_t, uintptr_t>> ranges;
     for (const auto & [_, tensor] : model->tensors_by_name) {
         if (!tensor->buffer || ggml_backend_buft_get_device(ggml_backend_buffer_get_type(tensor->buffer)) != nullptr ||
-            !ggml_backend_buffer_is_host(tensor->buffer) || strstr(tensor->name, "_exps") == nullptr) {
+            !ggml_backend_buffer_is_host(tensor->buffer) || strncmp(tensor->name, "blk.", 4) != 0 || ggml_n_dims(tensor) < 2) {
             continue; // only the CPU's plain buffers, and of them what large batches send to a GPU
         }
         const auto from = (uintptr_t) tensor->data;

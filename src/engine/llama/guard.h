@@ -55,7 +55,7 @@ int guard_attention(struct llama_context * context, uint32_t tokens, uint32_t se
 // whatever lies there. *done: false for kinds of memory that this does not know, which are left as they were.
 int guard_fill(struct llama_context * context, llama_seq_id sequence, llama_pos last, bool * done, char ** out);
 
-// Locks the weights that lie in host memory for direct access by GPUs (needs GGML_CUDA_REGISTER_HOST in the
+// Locks the layers' weights that lie in host memory for direct access by GPUs (needs GGML_CUDA_REGISTER_HOST in the
 // environment). *bytes: how much was locked; 0 where no backend can. To be undone before the model is freed.
 int guard_pin(const struct llama_model * model, size_t * bytes, char ** out);
 int guard_unpin(const struct llama_model * model, char ** out);

@@ -21,11 +21,7 @@ impl Question {
     }
 
     /// Runs `work`, during which `abandoned` answers.
-    pub(super) fn during<T>(
-        &self,
-        abandoned: &dyn Fn() -> bool,
-        work: impl FnOnce() -> T,
-    ) -> T {
+    pub(super) fn during<T>(&self, abandoned: &dyn Fn() -> bool, work: impl FnOnce() -> T) -> T {
         /// Empties the cell also when `work` panics.
         struct Emptied<'a>(&'a Asked);
         impl Drop for Emptied<'_> {

@@ -1,6 +1,6 @@
 //! From waiting to running: which sequence a job gets, and how much of its prompt is there already.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use super::Worker;
 use crate::engine::{
@@ -141,7 +141,8 @@ impl<M: Model> Worker<M> {
                 let runs = |at: usize| self.slots.get(at).is_some_and(|slot| slot.active.is_some());
                 // llama.cpp computes sequences together whose numbers follow each other.
                 let beside = runs(at + 1) || at.checked_sub(1).is_some_and(runs);
-                (slot.computed() == 0, beside, slot.idle_for())
+                let last_used = slot.last_used();
+                (last_used.is_none(), beside, Reverse((last_used, at)))
             })?;
         match home {
             Some(home) if self.slots[best].computed() > 0 => Some(home),
@@ -230,41 +231,62 @@ impl<M: Model> Worker<M> {
     /// Keeps a free sequence's state in host memory before it is overwritten.
     fn put_aside(&mut self, at: usize) {
         let slot = &self.slots[at];
-        if self.store.budget() == 0
-            || slot.prefix.tenant.is_none()
-            || slot.computed() < WORTH_KEEPING
-            || self.store.covers(&slot.prefix)
-        {
+        if slot.computed() < WORTH_KEEPING || self.store.covers(&slot.prefix) {
             return;
         }
-        let Some(state) = self.model.save(slot.sequence, Part::Whole) else {
-            return;
-        };
-        let beside = self.checkpoint_bytes();
-        let prefix = self.slots[at].prefix.clone();
-        self.store.insert(prefix, Arc::from(state), beside);
-    }
-
-    fn checkpoint_bytes(&self) -> usize {
-        self.slots.iter().map(|slot| slot.prefix.bytes()).sum()
+        if let Some(state) = self.keep(at, Part::Whole) {
+            let prefix = self.slots[at].prefix.clone();
+            self.store.insert(prefix, state);
+        }
     }
 
     /// Keeps what cutting would not bring back of a sequence's present state.
     pub(super) fn keep_checkpoint(&mut self, at: usize) {
+        if let Some(state) = self.keep(at, Part::Rest) {
+            let prefix = &mut self.slots[at].prefix;
+            let at = prefix.tokens.len();
+            prefix.add(Checkpoint { at, state });
+        }
+    }
+
+    /// A sequence's state, if it may be kept and there is room for it; what is longest unused goes for it.
+    fn keep(&mut self, at: usize, part: Part) -> Option<Arc<[u8]>> {
         let slot = &self.slots[at];
-        if self.store.budget() == 0 || slot.prefix.tenant.is_none() {
-            return;
+        if self.tuning.cache_bytes == 0 || slot.prefix.tenant.is_none() {
+            return None;
         }
-        let place = slot.computed();
-        let Some(state) = self.model.save(slot.sequence, Part::Rest) else {
-            return;
-        };
-        if self.store.make_room(self.checkpoint_bytes() + state.len()) {
-            self.slots[at].prefix.add(Checkpoint {
-                at: place,
-                state: Arc::from(state),
-            });
+        let tokens = size_of_val(&*slot.prefix.tokens);
+        let state: Arc<[u8]> = self.model.save(slot.sequence, part)?.into();
+        let more = state.len() + tokens;
+        if more > self.tuning.cache_bytes {
+            return None;
         }
+        self.make_room(more, at).then_some(state)
+    }
+
+    /// Lets what is longest unused go until `more` bytes fit; nothing of the sequence `but` goes.
+    fn make_room(&mut self, more: usize, but: usize) -> bool {
+        while self.weigh() + more > self.tuning.cache_bytes {
+            if !self.store.drop_oldest() && !self.drop_oldest_checkpoint(but) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Forgets a checkpoint of the longest unused of the other sequences that have any, free ones first.
+    fn drop_oldest_checkpoint(&mut self, but: usize) -> bool {
+        let others = self
+            .slots
+            .iter_mut()
+            .enumerate()
+            .filter(|(at, slot)| *at != but && !slot.prefix.checkpoints.is_empty());
+        let oldest = others
+            .map(|(_, slot)| slot)
+            .max_by_key(|slot| (slot.active.is_none(), Reverse(slot.last_used())));
+        oldest
+            .map(|slot| slot.prefix.checkpoints.remove(0))
+            .is_some()
     }
 
     /// The job follows its leader, or begins to compute.
@@ -345,6 +367,10 @@ impl<M: Model> Worker<M> {
         if self.model.restore(slot.sequence, Part::Whole, state) {
             slot.prefix = prefix.clone();
             self.cut(at, reach);
+            // With it may come checkpoints that were let go since it was looked up.
+            if !self.make_room(0, at) {
+                self.slots[at].prefix.checkpoints.clear();
+            }
         }
     }
 }

@@ -81,9 +81,18 @@ impl<M: Model> Worker<M> {
     fn guess(&mut self) {
         let mut outputs = self.model.outputs().saturating_sub(self.slots.len());
         let context = self.model.context() as usize;
-        let streams =
-            |slot: &&super::Slot<M::Sampler>| matches!(slot.work(1), Some(Work::Decode { .. }));
-        let running = small(self.slots.iter().filter(streams).count());
+        let mut running = 0;
+        let mut room = self.model.batch();
+        for slot in &mut self.slots {
+            if let Some(active) = &mut slot.active {
+                active.guesses.clear(); // of a step that failed
+            }
+            if let Some(Work::Decode { rows }) = slot.work(1) {
+                running += 1;
+                room = room.saturating_sub(rows as usize);
+            }
+        }
+        outputs = outputs.min(room);
         let pace = &self.pace;
         for slot in &mut self.slots {
             let Some(Work::Decode { .. }) = slot.work(1) else {
@@ -97,7 +106,7 @@ impl<M: Model> Worker<M> {
                 continue;
             };
             let seconds = |rows: usize| pace.seconds(small(rows)).unwrap_or(f64::MAX);
-            let plain = seconds(running as usize);
+            let plain = seconds(running);
             let cost = |guesses: usize| {
                 // Beside others they are a batch of their own: llama.cpp computes equal counts together.
                 let more = if running == 1 {
@@ -131,8 +140,13 @@ impl<M: Model> Worker<M> {
             beside_streams: rows,
             oldest_first: self.steps % TURN_OF_THE_OLDEST == TURN_OF_THE_OLDEST - 1,
         };
+        let most = small(self.model.batch());
         while let Some(&suspect) = self.suspects.front() {
             if let Some(want) = want(&self.slots[suspect as usize]) {
+                let room = Room {
+                    batch: most,
+                    ..room
+                };
                 return vec![plan::plan(&[want], room)];
             }
             self.suspects.pop_front();
@@ -150,7 +164,7 @@ impl<M: Model> Worker<M> {
         });
         let streams: u32 = streams.sum();
         // A batch holds at least every stream's rows.
-        room.batch = room.batch.max(streams + 1).min(small(self.model.batch()));
+        room.batch = room.batch.max(streams + 1).min(most);
         let gap = self.tuning.max_gap.unwrap_or_else(|| self.pace.usual_gap());
         room.beside_streams = self.pace.rows_within(gap, streams, rows);
         vec![plan::plan(&wants, room)]

@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use proptest::prelude::*;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::engine::{
@@ -18,6 +17,9 @@ use crate::engine::{
     fake::{Fake, FakeVocab, Fault},
     model::{DecodeError, Row, Vocab},
 };
+
+mod load;
+mod reuse;
 
 const LONG: Duration = Duration::from_mins(1);
 
@@ -43,11 +45,15 @@ fn start(sequences: u32, queue: u32) -> (Engine, JoinHandle<()>) {
 }
 
 fn start_with(sequences: u32, queue: u32, fault: Fault) -> (Engine, JoinHandle<()>) {
-    let build = move || Ok::<_, Infallible>(Fake::new(sequences, 256).with_fault(fault));
     let tuning = Tuning {
         queue,
         ..Tuning::default()
     };
+    start_tuned(tuning, Fake::new(sequences, 256).with_fault(fault))
+}
+
+fn start_tuned(tuning: Tuning, fake: Fake) -> (Engine, JoinHandle<()>) {
+    let build = move || Ok::<_, Infallible>(fake);
     engine::start(tuning, build).unwrap_or_else(|never| match never {})
 }
 
@@ -369,73 +375,4 @@ fn the_thread_ends_with_the_last_handle() {
     let (engine, thread) = start(1, 1);
     drop(engine);
     thread.join().unwrap();
-}
-
-/// What one client does in a random run.
-#[derive(Debug, Clone)]
-struct Client {
-    line: String,
-    prefix: usize,
-    tenant: u64,
-    /// Goes away after this many events.
-    leaves_after: Option<usize>,
-}
-
-fn clients() -> impl Strategy<Value = Vec<Client>> {
-    let client = (
-        "[a-y!]{0,30}",
-        0usize..4,
-        0u64..2,
-        prop::option::weighted(0.3, 0usize..8),
-    );
-    let client = client.prop_map(|(line, prefix, tenant, leaves_after)| Client {
-        line,
-        prefix,
-        tenant,
-        leaves_after,
-    });
-    prop::collection::vec(client, 1..24)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn under_cancellation_faults_and_reuse_every_job_ends_once_and_rightly(
-        clients in clients(), sequences in 1u32..5, faults in prop::collection::vec(0u8..20, 0..64),
-    ) {
-        // Now and then a batch fails for no fault of its jobs, or breaks the context.
-        let mut faults = faults.into_iter();
-        let fault = move |rows: &[Row]| match faults.next() {
-            Some(0) if rows.len() > 1 => Some(DecodeError::Broken("by chance".into())),
-            _ => rows.iter().any(|row| row.token == i32::from(b'!')).then_some(DecodeError::Full),
-        };
-        let (engine, thread) = start_with(sequences, 64, Box::new(fault));
-        let running: Vec<_> = clients.into_iter().map(|client| {
-            let prompt = format!("{}{}\n", "shared prefix\n".repeat(client.prefix), client.line);
-            let events = engine.submit(Job { tenant: Some(client.tenant), ..job(&prompt) }).unwrap();
-            (client, events)
-        }).collect();
-        for (client, mut events) in running {
-            if let Some(count) = client.leaves_after {
-                for _ in 0..count {
-                    let _ = events.blocking_recv();
-                }
-                continue;
-            }
-            let (text, end) = collect(events);
-            match end {
-                Ok(end) => {
-                    prop_assert_eq!(end.reason, Finish::Eos);
-                    prop_assert_eq!(text, client.line);
-                }
-                // A batch of several rows of one sequence may have been the one that broke by chance.
-                Err(Failed::Decode(why)) => prop_assert!(client.line.contains('!') || why == "by chance"),
-                Err(other) => prop_assert!(false, "{other:?}"),
-            }
-        }
-        settle(&engine);
-        drop(engine);
-        thread.join().unwrap();
-    }
 }

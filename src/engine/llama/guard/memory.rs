@@ -241,7 +241,7 @@ pub(in crate::engine::llama) unsafe fn fill(
     outcome(code, out).map(|()| done)
 }
 
-/// Locks the experts in host memory for direct access by GPUs; how many bytes that was possible for.
+/// Locks the layers' weights in host memory for direct access by GPUs; how many bytes that was possible for.
 ///
 /// # Safety
 /// `model` is loaded.

@@ -1,0 +1,158 @@
+//! Hours of random load in seconds: whatever comes together, every job ends once and rightly, and nothing leaks.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What one client does in a random run.
+#[derive(Debug, Clone)]
+struct Client {
+    line: String,
+    prefix: usize,
+    tenant: Option<u64>,
+    key: u64,
+    /// Goes away after this many events.
+    leaves_after: Option<usize>,
+    /// Comes only after the one before it has ended.
+    waits: bool,
+    max_tokens: u32,
+}
+
+/// How the engine is set up.
+#[derive(Debug, Clone)]
+struct Setup {
+    sequences: u32,
+    recurrent: bool,
+    forgetful: usize,
+    tuning: Tuning,
+    faults: Vec<u8>,
+}
+
+fn clients() -> impl Strategy<Value = Vec<Client>> {
+    let client = (
+        "([a-y!]{0,30}|[ab]{60,90})",
+        0usize..8,
+        prop::option::weighted(0.9, 0u64..2),
+        0u64..3,
+        prop::option::weighted(0.3, 0usize..8),
+        prop::bool::weighted(0.3),
+        prop_oneof![Just(1000_u32), 0u32..20],
+    );
+    let client = client.prop_map(
+        |(line, prefix, tenant, key, leaves_after, waits, max_tokens)| Client {
+            line,
+            prefix,
+            tenant,
+            key,
+            leaves_after,
+            waits,
+            max_tokens,
+        },
+    );
+    prop::collection::vec(client, 1..32)
+}
+
+fn setups() -> impl Strategy<Value = Setup> {
+    let tuning = (
+        prop_oneof![Just(0_usize), 200usize..4000],
+        16usize..64,
+        any::<bool>(),
+        prop::bool::weighted(0.2),
+    );
+    let tuning = tuning.prop_map(
+        |(cache_bytes, checkpoint_every, lookup, reproducible)| Tuning {
+            queue: 64,
+            max_gap: None,
+            cache_bytes,
+            checkpoint_every,
+            lookup,
+            reproducible,
+        },
+    );
+    let faults = prop::collection::vec(0u8..20, 0..64);
+    (1u32..6, any::<bool>(), 0usize..6, tuning, faults).prop_map(
+        |(sequences, recurrent, forgetful, tuning, faults)| Setup {
+            sequences,
+            recurrent,
+            forgetful: if forgetful == 1 { 0 } else { forgetful },
+            tuning,
+            faults,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn under_load_cancellation_faults_and_reuse_every_job_ends_once_and_rightly(
+        clients in clients(), setup in setups(),
+    ) {
+        // Now and then a batch fails for no fault of its jobs, or breaks the context, or is given up.
+        let mut faults = setup.faults.clone().into_iter();
+        let fault = move |rows: &[Row]| match faults.next() {
+            Some(0) if rows.len() > 1 => Some(DecodeError::Broken("by chance".into())),
+            Some(1) => Some(DecodeError::Abandoned),
+            _ => rows.iter().any(|row| row.token == i32::from(b'!')).then_some(DecodeError::Full),
+        };
+        let mut fake = Fake::new(setup.sequences, 320)
+            .with_fault(Box::new(fault))
+            .forgetful(setup.forgetful);
+        if setup.recurrent {
+            fake = fake.recurrent();
+        }
+        let (engine, thread) = start_tuned(setup.tuning.clone(), fake);
+        let mut running = Vec::new();
+        for client in clients {
+            if client.waits {
+                settle_or_leave(&mut running)?;
+            }
+            let prompt = format!("{}{}\n", "shared prefix\n".repeat(client.prefix), client.line);
+            let job = Job {
+                tenant: client.tenant,
+                key: client.key,
+                max_tokens: client.max_tokens,
+                ..job(&prompt)
+            };
+            running.push((client, engine.submit(job).unwrap()));
+        }
+        settle_or_leave(&mut running)?;
+        settle(&engine);
+        let kept = engine.kept();
+        prop_assert!(kept.bytes <= setup.tuning.cache_bytes as u64, "{kept:?} {}", setup.tuning.cache_bytes);
+        prop_assert!(kept.tokens <= setup.sequences * 320, "{kept:?}");
+        drop(engine);
+        thread.join().unwrap();
+    }
+}
+
+/// Every client reads to its end, or goes away; each that stays got its whole answer.
+fn settle_or_leave(
+    running: &mut Vec<(Client, UnboundedReceiver<Event>)>,
+) -> Result<(), TestCaseError> {
+    for (client, mut events) in running.drain(..) {
+        if let Some(count) = client.leaves_after {
+            for _ in 0..count {
+                let _ = events.blocking_recv();
+            }
+            continue;
+        }
+        let (text, end) = collect(events);
+        match end {
+            Ok(end) => {
+                let whole = client.line.len() < client.max_tokens as usize;
+                let reason = if whole { Finish::Eos } else { Finish::Length };
+                prop_assert_eq!(end.reason, reason);
+                let length = client.line.len().min(client.max_tokens as usize);
+                prop_assert_eq!(text, &client.line[..length]);
+                prop_assert!(end.usage.cached_tokens < end.usage.prompt_tokens);
+            }
+            // A batch of several rows of one sequence may have been the one that broke by chance.
+            Err(Failed::Decode(why)) => {
+                prop_assert!(client.line.contains('!') || why == "by chance");
+            }
+            Err(other) => prop_assert!(false, "{other:?}"),
+        }
+    }
+    Ok(())
+}
