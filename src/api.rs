@@ -12,6 +12,7 @@ mod props;
 mod record;
 mod reply;
 mod rerank;
+mod tape;
 mod work;
 
 use std::{
@@ -33,8 +34,11 @@ use tower_http::{
     cors::{AllowHeaders, AllowOrigin, CorsLayer},
 };
 
-pub use self::work::{Scale, Work};
 use self::{auth::Keys, error::ApiError};
+pub use self::{
+    tape::Tape,
+    work::{Scale, Work},
+};
 use crate::{
     config::{Limits, Share},
     engine::model::Vocab,
@@ -88,6 +92,8 @@ pub struct Settings {
     pub keys: Vec<String>,
     /// Whose cached prefixes a key's requests may reuse.
     pub share: Share,
+    /// Where answered requests are recorded.
+    pub tape: Option<Tape>,
 }
 
 /// What every request may look at.
@@ -95,6 +101,7 @@ struct App {
     stage: watch::Receiver<Stage>,
     limits: Limits,
     keys: Keys,
+    tape: Option<Tape>,
 }
 
 /// The whole HTTP surface over the server's present stage.
@@ -103,6 +110,7 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
         stage,
         limits: settings.limits,
         keys: Keys::new(&settings.keys, settings.share),
+        tape: settings.tape,
     });
     let open = Router::new()
         .route("/health", get(health::health))
@@ -126,6 +134,10 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
         // llama-server offers these two without the prefix as well.
         .route("/models", get(openai::models::list))
         .route("/chat/completions", post(openai::chat::create))
+        .route_layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            tape::record,
+        ))
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             auth::require_key,

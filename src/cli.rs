@@ -1,4 +1,4 @@
-//! The command line: `serve · check · plan · schema · models · generate · bench · version · completions`.
+//! The command line: `serve · check · plan · schema · models · generate · bench · replay · version · completions`.
 
 pub mod bench;
 pub mod check;
@@ -7,6 +7,7 @@ pub mod configured;
 pub mod generate;
 pub mod models;
 pub mod plan;
+pub mod replay;
 pub mod schema;
 pub mod serve;
 mod svg;
@@ -91,6 +92,7 @@ enum Command {
     Models(models::Args),
     Generate(generate::Args),
     Bench(bench::Args),
+    Replay(replay::Args),
     Version(version::Args),
     Completions(completions::Args),
 }
@@ -109,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Models(args) => models::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args),
     }

@@ -119,6 +119,8 @@ pub struct AuthConfig {
 pub struct LogConfig {
     /// A `tracing` filter such as `info` or `info,llm_server=debug`.
     pub level: String,
+    /// Where answered requests are appended for `llm-server replay`.
+    pub requests: Option<PathBuf>,
 }
 
 impl Config {

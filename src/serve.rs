@@ -85,6 +85,7 @@ pub fn run(config: Config, origin: Origin) -> Result<(), Failure> {
         limits: config.limits.clone(),
         keys: files::keys(&config.auth.key_files)?,
         share: config.cache.share,
+        tape: files::tape(&config)?,
     };
     let sockets = listen::open(&config.listen)?;
     let addresses: Vec<_> = sockets.iter().map(|bound| bound.address.clone()).collect();

@@ -57,6 +57,10 @@ pub(super) async fn keep(mut request: Request, next: Next) -> Response {
 }
 
 impl Record {
+    pub(super) fn id(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
+    }
+
     pub(super) fn age(&self) -> Duration {
         self.began.elapsed()
     }
@@ -69,7 +73,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let id = self.id.to_str().unwrap_or_default();
+        let id = self.id();
         let route = self.route.as_str();
         // No status: the client went away before there was an answer.
         let status = self.status.get().map(StatusCode::as_u16);

@@ -11,6 +11,7 @@ use std::{
 };
 
 use axum::{
+    Extension,
     body::Body,
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
@@ -23,6 +24,7 @@ use super::{
     Service,
     error::ApiError,
     record::{Generation, Record},
+    tape::Seed,
 };
 use crate::engine::{Event, Finish, Finished, Job, Piece, Times, Usage};
 
@@ -45,6 +47,7 @@ pub(super) struct Run<W> {
     copies: usize,
     wording: W,
     buffer: Vec<Event>,
+    seed: Seed,
     log: Log,
     /// Ready when the engine thread hangs and no event will come any more.
     lost: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -92,6 +95,8 @@ impl<W: Wording> Run<W> {
         let lost = Box::pin(engine.lost());
         let mut log = Log::new(record, &service.identity.model);
         let mut choices = Vec::with_capacity(jobs.len());
+        // The first one's: those of the others follow from it.
+        let seed = Seed(jobs.first().map_or(0, |job| job.sampling.seed));
         for job in jobs {
             let usage = Usage {
                 prompt_tokens: u32::try_from(job.prompt.len()).unwrap_or(u32::MAX),
@@ -111,6 +116,7 @@ impl<W: Wording> Run<W> {
             copies,
             wording,
             buffer: Vec::with_capacity(BURST),
+            seed,
             log,
             lost,
             _service: service,
@@ -122,13 +128,14 @@ impl<W: Wording> Run<W> {
         let mut out = Vec::new();
         while let Progress::Going = poll_fn(|cx| self.poll_advance(cx, &mut out)).await? {}
         let json = HeaderValue::from_static("application/json");
-        Ok(([(header::CONTENT_TYPE, json)], out).into_response())
+        Ok((Extension(self.seed), [(header::CONTENT_TYPE, json)], out).into_response())
     }
 
     /// Answers with events as they come. What fails before the first of them is a plain error with
     /// its own status: while all jobs wait for a sequence, which `limits.queue_wait` bounds, and then
     /// unless the prompt takes so long that the client must hear something.
     pub(super) async fn stream(mut self, keep_alive: Duration) -> Result<Response, ApiError> {
+        let seed = self.seed;
         let mut out = Vec::new();
         let mut progress = Progress::Going;
         while self.is_queued() {
@@ -152,7 +159,7 @@ impl<W: Wording> Run<W> {
             // nginx would collect events before passing them on.
             ("x-accel-buffering", "no"),
         ];
-        Ok((headers, body).into_response())
+        Ok((Extension(seed), headers, body).into_response())
     }
 
     /// Takes what the jobs have said and words it. Ready when something was taken.

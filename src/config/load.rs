@@ -244,7 +244,8 @@ fn resolve(config: &mut Config, folder: &Path) {
         .auth
         .key_files
         .iter_mut()
-        .chain(&mut config.model.chat_template);
+        .chain(&mut config.model.chat_template)
+        .chain(&mut config.log.requests);
     for path in paths {
         *path = folder.join(&*path);
     }

@@ -1,6 +1,6 @@
 //! One sequence: the tokens in its cache, and the job that uses it now.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{
     Event, Failed, Finish, Finished, Job, Piece, Reply, Submitted, Times, Token, Usage,

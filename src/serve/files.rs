@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use super::Failure;
-use crate::config::Config;
+use crate::{api::Tape, config::Config};
 
 /// The text of `model.chat_template`.
 pub(crate) fn template(config: &Config) -> Result<Option<String>, Failure> {
@@ -19,6 +19,19 @@ pub(crate) fn template(config: &Config) -> Result<Option<String>, Failure> {
             })
         })
         .transpose()
+}
+
+/// The recording that `log.requests` names.
+pub(super) fn tape(config: &Config) -> Result<Option<Tape>, Failure> {
+    let path = config.log.requests.as_ref();
+    path.map(|path| {
+        Tape::open(path).map_err(|source| Failure::File {
+            field: "log.requests",
+            path: path.clone(),
+            source,
+        })
+    })
+    .transpose()
 }
 
 /// One key a line; empty lines and lines that begin with `#` are not keys.

@@ -146,7 +146,7 @@ fn generator(
     }
     let (settings, own, planned) = (config.engine.clone(), Arc::clone(weights), plan.clone());
     let (tell, seen) = mpsc::channel();
-    let (engine, thread) = engine::start(tuning(config), move || {
+    let (engine, thread) = engine::start(tuning(config)?, move || {
         let llama = Llama::open(own, &settings, &planned)?;
         let _ = tell.send(llama.buffers());
         Ok::<_, LoadError>(llama)
@@ -191,16 +191,27 @@ fn scale(architecture: &str) -> Scale {
     }
 }
 
-/// The part of the configuration that the scheduler heeds.
-pub(crate) fn tuning(config: &Config) -> Tuning {
+/// The part of the configuration that the scheduler heeds. Call when the weights are in memory.
+fn tuning(config: &Config) -> Result<Tuning, FitError> {
     const PART: u64 = 4;
     const MOST_MIB: u64 = 8192;
     let free = HostMemory::now().available >> 20;
-    let mib = config
-        .cache
-        .ram
-        .map_or((free / PART).min(MOST_MIB), u64::from);
-    Tuning {
+    let mib = match config.cache.ram.map(u64::from) {
+        None => (free / PART).min(MOST_MIB),
+        Some(mib) if mib > free => {
+            return Err(FitError::Refused {
+                field: "cache.ram",
+                why: format!(
+                    "{mib} MiB are more than the {free} MiB that are free beside the model; at most {free} would fit, \
+                     and 'auto takes {}",
+                    (free / PART).min(MOST_MIB)
+                ),
+            });
+        }
+        Some(mib) => mib,
+    };
+    info!(mib, "host memory for computed prompts");
+    Ok(Tuning {
         queue: config.limits.queue,
         max_gap: config
             .engine
@@ -211,7 +222,7 @@ pub(crate) fn tuning(config: &Config) -> Tuning {
         checkpoint_every: config.cache.checkpoint_every as usize,
         lookup: config.engine.speculate.ngram,
         reproducible: config.engine.reproducible,
-    }
+    })
 }
 
 /// What the GPUs have left once the kernels have taken what they need.

@@ -166,6 +166,7 @@ fn routed(
         limits,
         keys,
         share: llm_server::config::Share::Key,
+        tape: None,
     };
     (router(watched, settings), stage)
 }

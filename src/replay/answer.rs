@@ -1,0 +1,254 @@
+//! What an answer says, whole or streamed, without what is new in every answer (ids and times).
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// The choices of an answer, in order.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    pub choices: Vec<Choice>,
+    /// The error that ended it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Value>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    pub content: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reasoning: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<Call>,
+    pub finish_reason: Option<String>,
+    /// Of each token, where they were asked for: its text and its log-probability, as they were written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<(String, Value)>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    pub name: String,
+    pub arguments: String,
+}
+
+impl Answer {
+    /// Reads the body of an answer: JSON, or server-sent events.
+    pub fn read(body: &str) -> Result<Self, String> {
+        let mut answer = Self::default();
+        if body.trim_start().starts_with('{') {
+            let value: Value = serde_json::from_str(body).map_err(|error| error.to_string())?;
+            answer.take(&value);
+            return Ok(answer);
+        }
+        for line in body.lines() {
+            let Some(data) = line.strip_prefix("data:").map(str::trim) else {
+                continue;
+            };
+            if data != "[DONE]" {
+                let value: Value = serde_json::from_str(data).map_err(|error| error.to_string())?;
+                answer.take(&value);
+            }
+        }
+        Ok(answer)
+    }
+
+    fn take(&mut self, part: &Value) {
+        if let Some(error) = part.get("error").filter(|error| !error.is_null()) {
+            self.error = Some(error.clone());
+        }
+        for choice in part["choices"].as_array().into_iter().flatten() {
+            let index = choice["index"]
+                .as_u64()
+                .and_then(|index| usize::try_from(index).ok())
+                .filter(|&index| index < 1024)
+                .unwrap_or(0);
+            if self.choices.len() <= index {
+                self.choices.resize_with(index + 1, Choice::default);
+            }
+            self.choices[index].take(choice);
+        }
+    }
+
+    /// Where two answers first differ; `None`: they are identical.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        if self.choices.len() != other.choices.len() {
+            let (a, b) = (self.choices.len(), other.choices.len());
+            return Some(format!("choices: {a} and {b}"));
+        }
+        for (index, (a, b)) in self.choices.iter().zip(&other.choices).enumerate() {
+            if let Some(what) = a.difference(b) {
+                return Some(format!("choices[{index}].{what}"));
+            }
+        }
+        (self.error != other.error).then(|| "error: not the same".to_owned())
+    }
+}
+
+impl Choice {
+    fn take(&mut self, choice: &Value) {
+        let says = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        for said in [&choice["message"], &choice["delta"]] {
+            self.content += &says(&said["content"]);
+            self.reasoning += &says(&said["reasoning_content"]);
+            for (place, call) in said["tool_calls"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .enumerate()
+            {
+                let index = call["index"]
+                    .as_u64()
+                    .and_then(|index| usize::try_from(index).ok())
+                    .filter(|&index| index < 1024)
+                    .unwrap_or(place);
+                if self.tool_calls.len() <= index {
+                    self.tool_calls.resize_with(index + 1, Call::default);
+                }
+                let known = &mut self.tool_calls[index];
+                known.name += &says(&call["function"]["name"]);
+                known.arguments += &says(&call["function"]["arguments"]);
+            }
+        }
+        self.content += &says(&choice["text"]);
+        if let Some(reason) = choice["finish_reason"].as_str() {
+            self.finish_reason = Some(reason.to_owned());
+        }
+        let scores = &choice["logprobs"];
+        for token in scores["content"].as_array().into_iter().flatten() {
+            self.logprobs
+                .push((says(&token["token"]), token["logprob"].clone()));
+        }
+        let tokens = scores["tokens"].as_array().into_iter().flatten();
+        let values = scores["token_logprobs"].as_array().into_iter().flatten();
+        for (token, value) in tokens.zip(values) {
+            self.logprobs.push((says(token), value.clone()));
+        }
+    }
+
+    fn difference(&self, other: &Self) -> Option<String> {
+        let texts = [
+            ("content", &self.content, &other.content),
+            ("reasoning", &self.reasoning, &other.reasoning),
+        ];
+        for (name, a, b) in texts {
+            if let Some(what) = first_difference(a, b) {
+                return Some(format!("{name} {what}"));
+            }
+        }
+        if self.tool_calls != other.tool_calls {
+            return Some("tool_calls: not the same".to_owned());
+        }
+        if self.finish_reason != other.finish_reason {
+            let (a, b) = (&self.finish_reason, &other.finish_reason);
+            return Some(format!("finish_reason: {a:?} and {b:?}"));
+        }
+        if self.logprobs.len() != other.logprobs.len() {
+            let (a, b) = (self.logprobs.len(), other.logprobs.len());
+            return Some(format!("logprobs: of {a} and {b} tokens"));
+        }
+        let mut pairs = self.logprobs.iter().zip(&other.logprobs).enumerate();
+        pairs.find(|(_, (a, b))| a != b).map(|(at, (a, b))| {
+            format!(
+                "logprobs[{at}]: {:?} with {} and {:?} with {}",
+                a.0, a.1, b.0, b.1
+            )
+        })
+    }
+}
+
+/// The place of the first difference of two texts, and what stands there in each.
+fn first_difference(a: &str, b: &str) -> Option<String> {
+    const SHOWN_CHARS: usize = 24;
+    if a == b {
+        return None;
+    }
+    let same: usize = a
+        .chars()
+        .zip(b.chars())
+        .take_while(|(a, b)| a == b)
+        .map(|(a, _)| a.len_utf8())
+        .sum();
+    let rest = |text: &str| -> String {
+        let mut shown: String = text[same..].chars().take(SHOWN_CHARS).collect();
+        if shown.len() < text.len() - same {
+            let _ = write!(shown, "…");
+        }
+        shown
+    };
+    Some(format!("from byte {same}: {:?} and {:?}", rest(a), rest(b)))
+}
+
+/// A request's body as it is sent again: with the seed that was used.
+pub fn with_seed(mut request: Map<String, Value>, seed: u32) -> Map<String, Value> {
+    if request.get("seed").is_none_or(Value::is_null) {
+        request.insert("seed".to_owned(), seed.into());
+    }
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn whole() -> Answer {
+        let body = json!({"id": "a", "created": 1, "choices": [{
+            "index": 0, "finish_reason": "stop",
+            "message": {"role": "assistant", "content": "Hello world", "reasoning_content": "Hm",
+                "tool_calls": [{"id": "x", "function": {"name": "f", "arguments": "{}"}}]},
+            "logprobs": {"content": [{"token": "Hello", "logprob": -0.5}, {"token": " world", "logprob": -1.25}]},
+        }]});
+        Answer::read(&body.to_string()).unwrap()
+    }
+
+    #[test]
+    fn a_stream_says_the_same_as_the_whole_answer() {
+        let events = [
+            json!({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}),
+            json!({"choices": [{"index": 0, "delta": {"reasoning_content": "Hm"}}]}),
+            json!({"choices": [{"index": 0, "delta": {"content": "Hello"}, "logprobs": {"content": [{"token": "Hello", "logprob": -0.5}]}}]}),
+            json!({"choices": [{"index": 0, "delta": {"content": " world"}, "logprobs": {"content": [{"token": " world", "logprob": -1.25}]}}]}),
+            json!({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{"}}]}}]}),
+            json!({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": "}"}}]}}]}),
+            json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
+        ];
+        let lines: Vec<_> = events
+            .iter()
+            .map(|event| format!("data: {event}\n\n"))
+            .collect();
+        let body = lines.concat();
+        let streamed =
+            Answer::read(&(": ping\n\n".to_owned() + &body + "data: [DONE]\n\n")).unwrap();
+        assert_eq!(streamed, whole());
+        assert_eq!(streamed.difference(&whole()), None);
+    }
+
+    #[test]
+    fn the_first_difference_is_named_with_its_place() {
+        let mut other = whole();
+        other.choices[0].content = "Hello there".to_owned();
+        let said = whole().difference(&other);
+        let expected = r#"choices[0].content from byte 6: "world" and "there""#;
+        assert_eq!(said.as_deref(), Some(expected));
+        let mut other = whole();
+        other.choices[0].logprobs[1].1 = json!(-1.250_001);
+        let said = whole().difference(&other).unwrap();
+        assert_eq!(
+            said,
+            r#"choices[0].logprobs[1]: " world" with -1.25 and " world" with -1.250001"#
+        );
+    }
+
+    #[test]
+    fn a_seed_is_written_down_unless_the_client_gave_one() {
+        let body = |text| match serde_json::from_str(text).unwrap() {
+            Value::Object(body) => body,
+            _ => unreachable!(),
+        };
+        assert_eq!(with_seed(body("{}"), 7)["seed"], 7);
+        assert_eq!(with_seed(body(r#"{"seed":null}"#), 7)["seed"], 7);
+        assert_eq!(with_seed(body(r#"{"seed":3}"#), 7)["seed"], 3);
+    }
+}

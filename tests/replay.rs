@@ -1,0 +1,139 @@
+//! The same request, the same bits: recorded from the real process, asked again after a restart and in other company.
+
+#[path = "support/http.rs"]
+mod http;
+#[path = "support/server.rs"]
+mod server;
+#[path = "support/systemd.rs"]
+mod systemd;
+
+use std::{fs, path::Path, process::Output, thread};
+
+use http::{Stream, post};
+use serde_json::{Value, json};
+use systemd::Service;
+
+const ENGINE: &str =
+    "engine = {context = 2048, parallel = 4, threads = 1, ubatch = 128, reproducible = true}";
+
+fn start(recording: &Path, model: &[&str]) -> (Service, String) {
+    server::fetch_model();
+    let mut command = server::command();
+    let requests = format!("log.requests = {:?}", recording.display().to_string());
+    command.args([
+        "serve",
+        "--set",
+        "listen = \"127.0.0.1:0\"",
+        "--set",
+        ENGINE,
+    ]);
+    command.args(["--set", &requests]);
+    for setting in model {
+        command.args(["--set", setting]);
+    }
+    let mut service = Service::start(command);
+    let address = service.address();
+    service.hear("READY=1");
+    (service, address)
+}
+
+fn replay(recording: &Path, address: &str, concurrency: &str) -> (Output, String) {
+    let output = server::command()
+        .arg("replay")
+        .arg(recording)
+        .args([
+            "--url",
+            &format!("http://{address}"),
+            "--concurrency",
+            concurrency,
+        ])
+        .output()
+        .expect("the binary can be started");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output, said)
+}
+
+/// Requests that share beginnings, with and without a seed of their own, whole and streamed.
+fn requests() -> Vec<(&'static str, Value)> {
+    let history = "The story of the lighthouse keeper and his seven cats is long. ".repeat(30);
+    let mut requests = Vec::new();
+    for (at, end) in ["It begins", "It ends", "Nobody knows"]
+        .into_iter()
+        .enumerate()
+    {
+        requests.push((
+            "/v1/completions",
+            json!({"prompt": format!("{history}{end}"), "max_tokens": 24, "temperature": 0.9, "logprobs": 2}),
+        ));
+        requests.push((
+            "/v1/chat/completions",
+            json!({"messages": [{"role": "system", "content": history}, {"role": "user", "content": end}],
+                "max_tokens": 16, "seed": at, "logprobs": true, "top_logprobs": 3, "stream": at % 2 == 0}),
+        ));
+    }
+    requests
+}
+
+#[test]
+fn what_was_recorded_is_answered_identically_after_a_restart_and_beside_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let recording = folder.path().join("requests.jsonl");
+    let (service, address) = start(&recording, &[]);
+    for (route, body) in requests() {
+        let (status, answer) = post(&address, route, &body.to_string());
+        assert_eq!(status, 200, "{answer}");
+    }
+    // A client that goes away in the middle is not recorded as if it had been answered.
+    let endless = json!({"prompt": "Once", "max_tokens": 1500, "ignore_eos": true, "stream": true});
+    drop(Stream::open(
+        &address,
+        "/v1/completions",
+        &endless.to_string(),
+    ));
+    drop(service);
+
+    let text = fs::read_to_string(&recording).unwrap();
+    assert_eq!(text.lines().count(), requests().len());
+    assert!(text.lines().all(|line| line.contains("\"seed\":")));
+    let other = folder.path().join("second.jsonl");
+    let (_service, address) = start(&other, &[]);
+    let noise = address.clone();
+    let neighbour = thread::spawn(move || {
+        for length in [40, 700, 90] {
+            let body = json!({"prompt": "noise ".repeat(length), "max_tokens": 8});
+            post(&noise, "/v1/completions", &body.to_string());
+        }
+    });
+    for concurrency in ["1", "4"] {
+        let (output, said) = replay(&recording, &address, concurrency);
+        assert!(output.status.success(), "{said}");
+        assert_eq!(said, "6 of 6 identical\n");
+    }
+    neighbour.join().unwrap();
+
+    let changed = text.replacen(
+        "\"finish_reason\":\"length\"",
+        "\"finish_reason\":\"stop\"",
+        1,
+    );
+    fs::write(&recording, changed).unwrap();
+    let (output, said) = replay(&recording, &address, "2");
+    assert_eq!(output.status.code(), Some(1));
+    let expected = r#"differs at choices[0].finish_reason: Some("stop") and Some("length")"#;
+    assert!(said.contains(expected), "{said}");
+    assert!(said.ends_with("5 of 6 identical\n"), "{said}");
+}
+
+#[test]
+fn a_recording_that_cannot_be_read_is_named_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let recording = folder.path().join("broken.jsonl");
+    fs::write(&recording, "{}\n").unwrap();
+    let (output, _) = replay(&recording, "127.0.0.1:9", "1");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("broken.jsonl, line 1: missing field `id`"),
+        "{said}"
+    );
+}
