@@ -138,11 +138,7 @@ impl ApiError {
             Self::Invalid { .. } | Self::Unacceptable(_) => {
                 (S::BAD_REQUEST, INVALID, Some("invalid_value"), Unsaid)
             }
-            Self::ContextLength { .. } => {
-                let code = "context_length_exceeded";
-                (S::BAD_REQUEST, INVALID, Some(code), Unsaid)
-            }
-            Self::TextLength { .. } => {
+            Self::ContextLength { .. } | Self::TextLength { .. } => {
                 let code = "context_length_exceeded";
                 (S::BAD_REQUEST, INVALID, Some(code), Unsaid)
             }
