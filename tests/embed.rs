@@ -257,14 +257,14 @@ fn a_single_text_is_answered_long_before_a_list_that_came_first() {
     let running = start(&model("minilm"), Kind::Auto, &["engine.context = 512"]);
     let mut list = running
         .engine
-        .submit(running.job(&["some words to read"; 1500]))
+        .submit(running.job(&["some words to read"; 1000]))
         .unwrap();
     while running.engine.busy().running == 0 {
         std::thread::yield_now();
     }
     running.vectors(&["a question"]);
     assert!(list.try_recv().is_err(), "the list is not through yet");
-    assert_eq!(list.blocking_recv().unwrap().unwrap().outputs.len(), 1500);
+    assert_eq!(list.blocking_recv().unwrap().unwrap().outputs.len(), 1000);
 }
 
 #[test]
@@ -360,7 +360,8 @@ fn scores_of_a_reranker_are_the_same_alone_and_together() {
     for (text, score) in texts.into_iter().zip(&together) {
         assert!((scores(vec![text])[0] - score).abs() < 1e-4);
     }
-    assert!(together[0] != together[1] && together[1] != together[2]);
+    let near = |one: usize, other: usize| (together[one] - together[other]).abs() < 1e-3;
+    assert!(!near(0, 1) && !near(1, 2), "{together:?}");
 }
 
 /// A server of a model file outside the lock.

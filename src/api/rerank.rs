@@ -43,7 +43,8 @@ struct Ranking {
 #[derive(Serialize)]
 struct Relevance {
     index: usize,
-    relevance_score: f32,
+    #[serde(rename = "relevance_score")]
+    score: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
     document: Option<Document>,
 }
@@ -98,13 +99,11 @@ pub(super) async fn create(
     };
     Ok(match dialect {
         Dialect::Jina => {
-            let results = ranked
-                .into_iter()
-                .map(|(index, relevance_score)| Relevance {
-                    index,
-                    relevance_score,
-                    document: text(index).map(|text| Document { text }),
-                });
+            let results = ranked.into_iter().map(|(index, score)| Relevance {
+                index,
+                score,
+                document: text(index).map(|text| Document { text }),
+            });
             Json(Ranking {
                 object: "list",
                 model: service.identity.model.clone(),

@@ -1,6 +1,6 @@
 //! Embeddings: OpenAI's shape and llama-server's, what is refused, and what a model of another kind says.
 
-use std::sync::mpsc;
+use std::{fmt::Write, sync::mpsc};
 
 use axum::{body::Body, http::StatusCode};
 use llm_server::{
@@ -100,8 +100,9 @@ async fn what_cannot_be_embedded_is_refused_by_name() {
         let response = reader.post(PATH, body).await;
         let status = response.status().as_u16();
         let error = value(response).await["error"].take();
-        told += &format!(
-            "{status} {} {}: {}\n",
+        let _ = writeln!(
+            told,
+            "{status} {} {}: {}",
             error["param"],
             error["code"],
             error["message"].as_str().unwrap()

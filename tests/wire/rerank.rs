@@ -1,5 +1,7 @@
 //! Reranking: the shapes of Jina, Cohere and Text Embeddings Inference, over a model that likes long texts.
 
+use std::fmt::Write;
+
 use llm_server::engine::task::Pooling;
 use serde_json::{Value, json};
 
@@ -81,8 +83,9 @@ async fn what_cannot_be_ranked_is_refused_by_name() {
         let response = reader.post("/v1/rerank", body).await;
         let status = response.status().as_u16();
         let error = value(response).await["error"].take();
-        told += &format!(
-            "{status} {} {}: {}\n",
+        let _ = writeln!(
+            told,
+            "{status} {} {}: {}",
             error["param"],
             error["code"],
             error["message"].as_str().unwrap()

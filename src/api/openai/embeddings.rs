@@ -45,7 +45,8 @@ pub(in crate::api) struct Embeddings {
 struct Embedding {
     object: &'static str,
     index: usize,
-    embedding: Vector,
+    #[serde(rename = "embedding")]
+    vector: Vector,
 }
 
 #[derive(Serialize)]
@@ -89,7 +90,7 @@ pub(in crate::api) async fn create(
     let data = (0..).zip(encoded.outputs).map(|(index, output)| Embedding {
         object: "embedding",
         index,
-        embedding: format.vector(output),
+        vector: format.vector(output),
     });
     Ok(Json(Embeddings {
         object: "list",
