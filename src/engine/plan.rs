@@ -61,6 +61,20 @@ pub(crate) fn plan(wants: &[Want], room: Room) -> Vec<Share> {
         let streams = room.batch - left;
         left = left.min(room.beside_streams.saturating_sub(streams).max(1));
     }
+    for (sequence, until) in prompts(wants, room) {
+        let tokens = until.min(left);
+        if tokens == 0 {
+            break;
+        }
+        left -= tokens;
+        shares.push(Share { sequence, tokens });
+    }
+    shares.sort_unstable_by_key(|share| share.sequence);
+    shares
+}
+
+/// The prompts in the order of their turns, each with what it may compute at most.
+fn prompts(wants: &[Want], room: Room) -> impl Iterator<Item = (u32, u32)> {
     let mut prompts: Vec<_> = wants
         .iter()
         .filter_map(|want| match want.work {
@@ -74,16 +88,9 @@ pub(crate) fn plan(wants: &[Want], room: Room) -> Vec<Share> {
     {
         prompts[..=oldest].rotate_right(1);
     }
-    for (sequence, _, until, _) in prompts {
-        let tokens = until.min(left);
-        if tokens == 0 {
-            break;
-        }
-        left -= tokens;
-        shares.push(Share { sequence, tokens });
-    }
-    shares.sort_unstable_by_key(|share| share.sequence);
-    shares
+    prompts
+        .into_iter()
+        .map(|(sequence, _, until, _)| (sequence, until))
 }
 
 /// The same, one sequence a batch: what a sequence computes then never depends on its neighbours.
@@ -92,18 +99,9 @@ pub(crate) fn plan_alone(wants: &[Want], room: Room) -> Vec<Vec<Share>> {
         .iter()
         .filter(|want| matches!(want.work, Work::Decode { .. }));
     let mut batches: Vec<_> = streams.map(|&want| plan(&[want], room)).collect();
-    let prompts: Vec<_> = wants
-        .iter()
-        .filter(|want| matches!(want.work, Work::Prefill { .. }))
-        .copied()
-        .collect();
-    // The whole of one prompt's chunk: its borders decide its bits.
-    batches.extend(
-        plan(&prompts, room)
-            .into_iter()
-            .take(1)
-            .map(|share| vec![share]),
-    );
+    // One prompt's chunk, and the whole of it: its borders decide its bits.
+    let first = prompts(wants, room).next();
+    batches.extend(first.map(|(sequence, tokens)| vec![Share { sequence, tokens }]));
     batches
 }
 
@@ -188,13 +186,19 @@ mod tests {
     }
 
     #[test]
-    fn alone_means_one_sequence_in_each_batch_and_one_prompt_a_round() {
-        let wants = [stream(0), prompt(1, 700), stream(2), prompt(3, 90)];
-        let batches: Vec<Vec<_>> = plan_alone(&wants, ROOM)
+    fn alone_means_one_sequence_in_each_batch_and_one_whole_chunk_of_a_prompt_a_round() {
+        let wants = [prompt(0, 600), stream(1), prompt(2, 90), stream(3)];
+        let room = Room { batch: 512, ..ROOM };
+        let batches: Vec<Vec<_>> = plan_alone(&wants, room)
             .iter()
-            .map(|batch| batch.iter().map(|share| share.sequence).collect())
+            .map(|batch| {
+                batch
+                    .iter()
+                    .map(|share| (share.sequence, share.tokens))
+                    .collect()
+            })
             .collect();
-        assert_eq!(batches, [vec![0], vec![2], vec![1]]);
+        assert_eq!(batches, [vec![(1, 1)], vec![(3, 1)], vec![(2, 90)]]);
     }
 
     fn any_want() -> impl Strategy<Value = Work> {
