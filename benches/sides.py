@@ -47,7 +47,7 @@ class Server:
     """A program that serves on a loopback port once it is `running`."""
 
     def __init__(self, label, command):
-        self.label, self.command, self.port = label, command, None
+        self.label, self.command, self.port, self.pid = label, command, None, None
 
 
 def ours(arguments, label="ours", settings=()):
@@ -133,6 +133,7 @@ def running(arguments, servers):
             child = subprocess.Popen(server.command(server.port), stdout=log, stderr=subprocess.STDOUT)
             stack.callback(process.end, child, 30)
             children.append(child.pid)
+            server.pid = child.pid
             try:
                 process.wait_ready(f"http://127.0.0.1:{server.port}/health", lambda child=child: child.poll() is None)
             except SystemExit:
@@ -148,6 +149,17 @@ def running(arguments, servers):
         spent = (time.perf_counter() - begun) * os.cpu_count()
         others = (busy_s() - busy - (cpu_s(children) - own)) / spent
         print(f"meanwhile other processes took {max(0, others):.0%} of this machine's CPUs")
+
+
+def settle(servers):
+    """Waits until none of them computes any more."""
+    pids = [server.pid for server in servers]
+    used = cpu_s(pids)
+    while True:
+        time.sleep(0.1)
+        before, used = used, cpu_s(pids)
+        if used - before <= 0.01:
+            return
 
 
 def busy_s():

@@ -54,6 +54,7 @@ def main():
         for _ in range(arguments.runs):
             for count in counts:
                 for server in servers:
+                    sides.settle(servers)  # streams that were hung up may still run
                     most = arguments.context - arguments.prompt
                     answers = measure(server.port, requests(count, most), arguments.tokens)
                     speed = wire.together(answers, per_event[server.label, count])

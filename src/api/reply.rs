@@ -248,6 +248,8 @@ impl<W: Wording> Run<W> {
         let mut total = Usage::default();
         for (index, Choice { usage, .. }) in self.choices.iter().enumerate() {
             total.completion_tokens += usage.completion_tokens;
+            total.accepted_tokens += usage.accepted_tokens;
+            total.rejected_tokens += usage.rejected_tokens;
             if index % self.copies == 0 {
                 total.prompt_tokens += usage.prompt_tokens;
                 total.cached_tokens += usage.cached_tokens;

@@ -22,7 +22,7 @@ const BUCKETS: usize = 16;
 const WEIGHT: f64 = 0.25;
 /// Prompts are computed at no less than this part of the speed of the largest batches: below, a stream would gain
 /// little and the prompt would lose much.
-const LEAST_SPEED: f64 = 0.85;
+const LEAST_SPEED: f64 = 0.92;
 /// Rows to begin with, where nothing is known.
 const FIRST: u32 = 64;
 /// A gap is at least this many steps of generation alone, so that a prompt gets nearly its whole speed.
@@ -81,24 +81,28 @@ impl Pace {
         let Some(largest_known) = largest_known else {
             return FIRST.max(least).min(ubatch);
         };
-        let speed = |rows: u32| {
-            self.seconds(rows)
-                .map_or(0.0, |seconds| f64::from(rows) / seconds.max(1e-9))
-        };
-        // Nothing far larger than what was tried: one surprise shall not be a long one.
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "rows of a batch"
         )]
-        let most = ubatch.min((largest_known * 2.0) as u32).max(least);
-        let steps = || std::iter::successors(Some(most), |rows| Some(rows - rows.div_ceil(8)));
-        let within = steps()
-            .take_while(|&rows| rows > least)
-            .find(|&rows| self.seconds(rows).is_some_and(|seconds| seconds <= gap));
-        let best = speed(most);
+        let largest_known = largest_known as u32;
+        let speed = |rows: u32| {
+            self.seconds(rows)
+                .map_or(0.0, |seconds| f64::from(rows) / seconds.max(1e-9))
+        };
+        // Nothing far larger than what was tried: one surprise shall not be a long one.
+        let most = ubatch.min(largest_known * 2).max(least);
+        let steps = || {
+            std::iter::successors(Some(most), |rows| Some(rows - rows.div_ceil(8)))
+                .take_while(|&rows| rows > least)
+        };
+        // More rows than were tried may cost next to nothing (a GPU fetches the same weights for them): hope so once.
+        let hoped = |rows: u32| self.seconds(rows.min(largest_known));
+        let within = steps().find(|&rows| hoped(rows).is_some_and(|seconds| seconds <= gap));
+        let best = steps().map(speed).fold(0.0, f64::max);
         let efficient = steps()
-            .take_while(|&rows| rows > least && speed(rows) >= best * LEAST_SPEED)
+            .take_while(|&rows| speed(rows) >= best * LEAST_SPEED)
             .last();
         within.unwrap_or(least).max(efficient.unwrap_or(least))
     }
@@ -140,6 +144,18 @@ mod tests {
         assert_eq!(pace.rows_within(gap, 2, 16), 16);
         pace.observe(64, Duration::from_millis(10), false);
         assert_eq!(pace.rows_within(gap, 2, 512), 128);
+    }
+
+    #[test]
+    fn larger_steps_are_tried_where_they_may_cost_nothing_more() {
+        // 90 ms up to 512 rows, as when a GPU fetches all weights anyway.
+        let mut pace = Pace::default();
+        let gap = Duration::from_millis(100);
+        for _ in 0..4 {
+            let rows = pace.rows_within(gap, 4, 512);
+            pace.observe(rows as usize, Duration::from_millis(90), false);
+        }
+        assert_eq!(pace.rows_within(gap, 4, 512), 512);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(crate) struct Cuts {
 pub(crate) struct Checkpoint {
     /// Tokens before it.
     pub(crate) at: usize,
-    pub(crate) state: Arc<[u8]>,
+    pub(crate) state: Arc<Vec<u8>>,
 }
 
 /// What is known of a computed beginning.
@@ -125,7 +125,7 @@ mod tests {
         for &at in checkpoints {
             prefix.add(Checkpoint {
                 at,
-                state: Arc::from(vec![0; 10]),
+                state: Arc::new(vec![0; 10]),
             });
         }
         prefix

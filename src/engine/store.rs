@@ -12,7 +12,7 @@ use super::{
 pub(crate) struct Stored {
     pub(crate) prefix: Prefix,
     /// The whole state after the last token.
-    pub(crate) state: Arc<[u8]>,
+    pub(crate) state: Arc<Vec<u8>>,
     used: u64,
 }
 
@@ -37,7 +37,7 @@ impl Weight {
         }
     }
 
-    fn add_state(&mut self, state: &Arc<[u8]>) {
+    fn add_state(&mut self, state: &Arc<Vec<u8>>) {
         if self.seen.insert(Arc::as_ptr(state).cast()) {
             self.bytes += state.len();
         }
@@ -92,7 +92,7 @@ impl Store {
     }
 
     /// Puts a sequence aside, in place of what it contains.
-    pub(crate) fn insert(&mut self, prefix: Prefix, state: Arc<[u8]>) {
+    pub(crate) fn insert(&mut self, prefix: Prefix, state: Arc<Vec<u8>>) {
         self.entries.retain(|stored| {
             stored.prefix.tenant != prefix.tenant
                 || !prefix.tokens.starts_with(&stored.prefix.tokens)
@@ -131,8 +131,8 @@ mod tests {
         }
     }
 
-    fn state(bytes: usize) -> Arc<[u8]> {
-        Arc::from(vec![0; bytes])
+    fn state(bytes: usize) -> Arc<Vec<u8>> {
+        Arc::new(vec![0; bytes])
     }
 
     #[test]

@@ -13,7 +13,7 @@ async fn a_whole_answer() {
     200 OK
     content-type: application/json
 
-    {"id":"chatcmpl-ID","object":"chat.completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"message":{"role":"assistant","content":"Hé!","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":5,"total_tokens":10,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"timings":"TIMES"}
+    {"id":"chatcmpl-ID","object":"chat.completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"message":{"role":"assistant","content":"Hé!","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":5,"total_tokens":10,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}},"timings":"TIMES"}
     "#);
 }
 
@@ -55,7 +55,7 @@ async fn a_stream_with_usage_at_its_end() {
 
     data: {"id":"chatcmpl-ID","object":"chat.completion.chunk","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"timings":"TIMES","usage":null}
 
-    data: {"id":"chatcmpl-ID","object":"chat.completion.chunk","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[],"usage":{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}
+    data: {"id":"chatcmpl-ID","object":"chat.completion.chunk","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[],"usage":{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}}
 
     data: [DONE]
     "#);
@@ -107,7 +107,7 @@ async fn logprobs_come_with_the_content_they_belong_to() {
     200 OK
     content-type: application/json
 
-    {"id":"chatcmpl-ID","object":"chat.completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"message":{"role":"assistant","content":"ab","refusal":null},"logprobs":{"content":[{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[{"token":"a","logprob":-0.5,"bytes":[97]}]},{"token":"b","logprob":-0.5,"bytes":[98],"top_logprobs":[{"token":"b","logprob":-0.5,"bytes":[98]}]}]},"finish_reason":"length"}],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"timings":"TIMES"}
+    {"id":"chatcmpl-ID","object":"chat.completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"message":{"role":"assistant","content":"ab","refusal":null},"logprobs":{"content":[{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[{"token":"a","logprob":-0.5,"bytes":[97]}]},{"token":"b","logprob":-0.5,"bytes":[98],"top_logprobs":[{"token":"b","logprob":-0.5,"bytes":[98]}]}]},"finish_reason":"length"}],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}},"timings":"TIMES"}
     "#);
     let more = json!({"logprobs": true, "stream": true});
     let stream = text(server.chat("héllo", more).await).await;
@@ -131,7 +131,7 @@ async fn several_answers_have_an_index_each_and_count_the_prompt_once() {
     200 OK
     content-type: application/json
 
-    {"id":"chatcmpl-ID","object":"chat.completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"message":{"role":"assistant","content":"a","refusal":null},"logprobs":null,"finish_reason":"stop"},{"index":1,"message":{"role":"assistant","content":"a","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":2,"completion_tokens":4,"total_tokens":6,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"timings":"TIMES"}
+    {"id":"chatcmpl-ID","object":"chat.completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"message":{"role":"assistant","content":"a","refusal":null},"logprobs":null,"finish_reason":"stop"},{"index":1,"message":{"role":"assistant","content":"a","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":2,"completion_tokens":4,"total_tokens":6,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}},"timings":"TIMES"}
     "#);
     let stream = text(server.chat("ab", json!({"n": 2, "stream": true})).await).await;
     let events = events(&stream);
@@ -210,7 +210,7 @@ async fn what_has_no_effect_with_this_template_is_said_in_a_header() {
     content-type: application/json
     x-warning: tools: this model's chat template has no tool calls; none will be made
 
-    {"id":"chatcmpl-ID","object":"chat.completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"message":{"role":"assistant","content":"a","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"timings":"TIMES"}
+    {"id":"chatcmpl-ID","object":"chat.completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"message":{"role":"assistant","content":"a","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}},"timings":"TIMES"}
     "#);
 }
 

@@ -13,7 +13,7 @@ async fn a_whole_completion() {
     200 OK
     content-type: application/json
 
-    {"id":"cmpl-ID","object":"text_completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"text":"abc","logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":4,"completion_tokens":4,"total_tokens":8,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"timings":"TIMES"}
+    {"id":"cmpl-ID","object":"text_completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"text":"abc","logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":4,"completion_tokens":4,"total_tokens":8,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}},"timings":"TIMES"}
     "#);
 }
 
@@ -31,7 +31,7 @@ async fn a_stream_with_usage() {
 
     data: {"id":"cmpl-ID","object":"text_completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"text":"","logprobs":null,"finish_reason":"stop"}],"timings":"TIMES","usage":null}
 
-    data: {"id":"cmpl-ID","object":"text_completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":3,"total_tokens":6,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}
+    data: {"id":"cmpl-ID","object":"text_completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":3,"total_tokens":6,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}}
 
     data: [DONE]
     "#);
@@ -45,7 +45,7 @@ async fn logprobs_come_in_columns() {
     200 OK
     content-type: application/json
 
-    {"id":"cmpl-ID","object":"text_completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"text":"aé","logprobs":{"tokens":["a","�","�"],"token_logprobs":[-0.5,-0.5,-0.5],"top_logprobs":[{"a":-0.5,"<eos>":-1.5},{"�":-0.5,"<eos>":-1.5},{"�":-0.5,"<eos>":-1.5}],"text_offset":[0,1,2]},"finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":3,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"timings":"TIMES"}
+    {"id":"cmpl-ID","object":"text_completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"text":"aé","logprobs":{"tokens":["a","�","�"],"token_logprobs":[-0.5,-0.5,-0.5],"top_logprobs":[{"a":-0.5,"<eos>":-1.5},{"�":-0.5,"<eos>":-1.5},{"�":-0.5,"<eos>":-1.5}],"text_offset":[0,1,2]},"finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":3,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}},"timings":"TIMES"}
     "#);
 }
 

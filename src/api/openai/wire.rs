@@ -77,8 +77,12 @@ struct PromptDetails {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the wire")]
 struct CompletionDetails {
     reasoning_tokens: u32,
+    /// Tokens that were guessed and computed ahead, and came true or not.
+    accepted_prediction_tokens: u32,
+    rejected_prediction_tokens: u32,
 }
 
 impl UsageBody {
@@ -90,7 +94,11 @@ impl UsageBody {
             prompt_tokens_details: PromptDetails {
                 cached_tokens: usage.cached_tokens,
             },
-            completion_tokens_details: CompletionDetails { reasoning_tokens },
+            completion_tokens_details: CompletionDetails {
+                reasoning_tokens,
+                accepted_prediction_tokens: usage.accepted_tokens,
+                rejected_prediction_tokens: usage.rejected_tokens,
+            },
         }
     }
 }
@@ -107,6 +115,11 @@ pub(super) struct Timings {
     predicted_ms: f64,
     predicted_per_token_ms: f64,
     predicted_per_second: f64,
+    /// Only where tokens were guessed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draft_n: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draft_n_accepted: Option<u32>,
 }
 
 impl Timings {
@@ -114,6 +127,7 @@ impl Timings {
         let Finished { usage, times, .. } = finished;
         let prompt_n = usage.prompt_tokens.saturating_sub(usage.cached_tokens);
         let predicted_n = usage.completion_tokens;
+        let draft_n = usage.accepted_tokens + usage.rejected_tokens;
         Self {
             cache_n: usage.cached_tokens,
             prompt_n,
@@ -124,6 +138,8 @@ impl Timings {
             predicted_ms: millis(times.decode),
             predicted_per_token_ms: per_token(times.decode, predicted_n),
             predicted_per_second: per_second(times.decode, predicted_n),
+            draft_n: (draft_n > 0).then_some(draft_n),
+            draft_n_accepted: (draft_n > 0).then_some(usage.accepted_tokens),
         }
     }
 }

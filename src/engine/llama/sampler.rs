@@ -24,7 +24,7 @@ pub struct Sampler {
     /// Tokens that must never be chosen, in rising order.
     forbidden: Vec<Token>,
     greedy: bool,
-    /// The chain looks at so many of the most likely tokens only.
+    /// Only so many of the most likely tokens can matter to the chain.
     shortlist: Option<usize>,
     /// The samplers point into its vocabulary.
     _weights: Arc<Weights>,
@@ -172,19 +172,20 @@ impl Sampler {
     }
 }
 
-/// How many of the most likely tokens the chain keeps in its first stage; `None`: something comes before that.
+/// How many of the most likely tokens can matter to the chain; `None`: any may.
 fn shortlist(weights: &Weights, sampling: &Sampling) -> Option<usize> {
+    const LONGEST: usize = 1024; // a longer list is cheaper sorted as a whole
     let s = sampling;
-    let first = s.mirostat == 0
-        && !s.is_greedy()
-        && !s.penalises()
-        && !s.dries()
-        && s.top_n_sigma <= 0.0
-        && s.logit_bias.is_empty()
-        && weights.suppressed().is_empty();
-    // A long list is cheaper sorted as a whole.
-    let count = usize::try_from(s.top_k).ok()?;
-    (first && (1..=512).contains(&count)).then_some(count)
+    let looks_at_all = s.mirostat > 0
+        || s.penalises()
+        || s.dries()
+        || (s.top_n_sigma > 0.0 && !s.is_greedy())
+        // What a bias raises may come from anywhere; what it lowers only makes room for others.
+        || s.logit_bias.iter().any(|(_, bias)| *bias > 0.0);
+    let kept = if s.is_greedy() { 1 } else { s.top_k };
+    let kept = usize::try_from(kept).ok().filter(|&kept| kept > 0)?;
+    let count = kept + s.logit_bias.len() + weights.suppressed().len();
+    (!looks_at_all && count <= LONGEST).then_some(count)
 }
 
 fn forbidden(weights: &Weights, sampling: &Sampling) -> Vec<Token> {

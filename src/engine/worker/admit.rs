@@ -17,8 +17,8 @@ const WORTH_BRINGING: usize = 16;
 const WORTH_WAITING: usize = 32;
 /// Shorter sequences are not put aside.
 const WORTH_KEEPING: usize = 64;
-/// Borders of turns closer than this to the one before are passed over, but for the last.
-const BETWEEN_BORDERS: usize = 64;
+/// A first turn that ends before this many tokens is computed sooner than taken up.
+const FIRST_TURN: usize = 64;
 
 /// Where a beginning of a prompt lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,13 +172,13 @@ impl<M: Model> Worker<M> {
     }
 
     /// The whole state of another sequence, running or put aside.
-    fn state_of(&mut self, source: Source) -> Option<(Prefix, Arc<[u8]>)> {
+    fn state_of(&mut self, source: Source) -> Option<(Prefix, Arc<Vec<u8>>)> {
         match source {
             Source::Nowhere => None,
             Source::Slot(from) => {
                 let slot = &self.slots[from];
                 let state = self.model.save(slot.sequence, Part::Whole)?;
-                Some((slot.prefix.clone(), Arc::from(state)))
+                Some((slot.prefix.clone(), Arc::new(state)))
             }
             Source::Stored(entry) => {
                 let stored = self.store.take_up(entry)?;
@@ -250,13 +250,13 @@ impl<M: Model> Worker<M> {
     }
 
     /// A sequence's state, if it may be kept and there is room for it; what is longest unused goes for it.
-    fn keep(&mut self, at: usize, part: Part) -> Option<Arc<[u8]>> {
+    fn keep(&mut self, at: usize, part: Part) -> Option<Arc<Vec<u8>>> {
         let slot = &self.slots[at];
         if self.tuning.cache_bytes == 0 || slot.prefix.tenant.is_none() {
             return None;
         }
         let tokens = size_of_val(&*slot.prefix.tokens);
-        let state: Arc<[u8]> = self.model.save(slot.sequence, part)?.into();
+        let state = Arc::new(self.model.save(slot.sequence, part)?);
         let more = state.len() + tokens;
         if more > self.tuning.cache_bytes {
             return None;
@@ -361,7 +361,7 @@ impl<M: Model> Worker<M> {
     }
 
     /// Puts the first `reach` tokens of a state in place of a sequence's own.
-    fn put(&mut self, at: usize, (prefix, state): &(Prefix, Arc<[u8]>), reach: usize) {
+    fn put(&mut self, at: usize, (prefix, state): &(Prefix, Arc<Vec<u8>>), reach: usize) {
         self.empty(at);
         let slot = &mut self.slots[at];
         if self.model.restore(slot.sequence, Part::Whole, state) {
@@ -375,17 +375,19 @@ impl<M: Model> Worker<M> {
     }
 }
 
-/// Places of a prompt where other prompts may go another way: where turns begin, and every so many tokens.
+/// Places of a prompt where other prompts may go another way: after the first turn, which is often an instruction that many
+/// share, where the last turn begins, and every so many tokens. Each costs a copy of the state.
 fn borders(prompt: &[Token], vocab: &dyn Vocab, every: usize) -> Vec<usize> {
     let mut borders: Vec<usize> = Vec::new();
     let mut last_turn = None;
     for (at, &token) in prompt.iter().enumerate().skip(1) {
         let turn = vocab.is_control(token);
+        let first_turn = turn && last_turn.is_none_or(|last| last < FIRST_TURN) && at >= FIRST_TURN;
         if turn {
             last_turn = Some(at);
         }
         let since = at - borders.last().copied().unwrap_or(0);
-        if (turn && since >= BETWEEN_BORDERS) || since >= every {
+        if first_turn || since >= every {
             borders.push(at);
         }
     }
@@ -405,9 +407,9 @@ mod tests {
     use crate::engine::fake::{FakeVocab, TOOL};
 
     #[test]
-    fn borders_lie_where_turns_begin_and_not_too_far_apart() {
+    fn borders_lie_after_the_first_turn_before_the_last_and_not_too_far_apart() {
         let mut prompt = vec![1; 400];
-        for at in [10, 100, 110, 390] {
+        for at in [10, 100, 200, 390] {
             prompt[at] = TOOL;
         }
         assert_eq!(borders(&prompt, &FakeVocab, 1000), [100, 390]);
