@@ -4,6 +4,7 @@
 mod backend;
 mod batch;
 mod chain;
+mod choose;
 mod context;
 mod devices;
 mod encoder;

@@ -1,6 +1,7 @@
 //! The thread: receive, admit, plan, decode, sample, commit. State moves only after the device said yes.
 
 mod admit;
+mod keep;
 mod step;
 
 use std::{

@@ -7,9 +7,9 @@ use llama_cpp_sys_2 as sys;
 use super::{
     Buffer, LoadError, Sampler, Weights, backend,
     batch::Batch,
+    choose,
     guard::{self, Fault},
     params,
-    scores::scores,
 };
 use crate::{
     config::EngineConfig,
@@ -306,7 +306,7 @@ impl Model for Llama {
         logprobs: Option<u8>,
     ) -> Result<Sampled, SampleError> {
         let mut candidates = std::mem::take(&mut self.candidates);
-        let outcome = sample(self.logits(row), sampler, logprobs, &mut candidates);
+        let outcome = choose::sample(self.logits(row), sampler, logprobs, &mut candidates);
         self.candidates = candidates;
         outcome
     }
@@ -315,7 +315,7 @@ impl Model for Llama {
         sampler.forced(most)
     }
 
-    fn choose(&mut self, mut choices: Vec<Choice<'_, Sampler>>) -> Vec<Chosen> {
+    fn choose(&mut self, choices: Vec<Choice<'_, Sampler>>) -> Vec<Chosen> {
         let work = choices.len() * self.weights.size() as usize;
         let threads = (work / WORTH_A_THREAD + 1)
             .min(self.samplers)
@@ -330,65 +330,9 @@ impl Model for Llama {
                 })
                 .collect();
         }
-        let logits = Rows(choices.iter().map(|choice| self.rows_of(choice)).collect());
-        let each = choices.len().div_ceil(threads);
-        let mut parts = Vec::with_capacity(threads);
-        let mut first = 0;
-        while !choices.is_empty() {
-            let part: Vec<_> = choices.drain(..each.min(choices.len())).collect();
-            let count = part.len();
-            parts.push((first, part));
-            first += count;
-        }
-        let logits = &logits;
-        let run = |(first, part): (usize, Vec<Choice<'_, Sampler>>)| -> Vec<Chosen> {
-            let mut candidates = Vec::new();
-            (first..)
-                .zip(part)
-                .map(|(at, mut choice)| {
-                    let start = choice.row;
-                    follow(&mut choice, |sampler, row, logprobs| {
-                        let row = logits.0[at].get(row - start).copied().flatten();
-                        sample(row, sampler, logprobs, &mut candidates)
-                    })
-                })
-                .collect()
-        };
-        let own = parts.pop();
-        std::thread::scope(|scope| {
-            let others: Vec<_> = parts
-                .into_iter()
-                .map(|part| scope.spawn(move || run(part)))
-                .collect();
-            let own = own.map(run).unwrap_or_default();
-            let mut chosen = Vec::new();
-            for other in others {
-                match other.join() {
-                    Ok(part) => chosen.extend(part),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            chosen.extend(own);
-            chosen
-        })
+        let logits: Vec<_> = choices.iter().map(|choice| self.rows_of(choice)).collect();
+        choose::together(&logits, choices, threads)
     }
-}
-
-/// The logits of each choice's rows.
-struct Rows<'a>(Vec<Vec<Option<&'a [f32]>>>);
-
-fn sample(
-    logits: Option<&[f32]>,
-    sampler: &mut Sampler,
-    logprobs: Option<u8>,
-    candidates: &mut Vec<sys::llama_token_data>,
-) -> Result<Sampled, SampleError> {
-    let logits = logits.ok_or(SampleError::NotFinite)?;
-    let token = sampler.choose(logits, candidates)?;
-    Ok(Sampled {
-        token,
-        scores: logprobs.map(|top| scores(logits, token, top)),
-    })
 }
 
 impl Llama {

@@ -1,28 +1,24 @@
 //! From waiting to running: which sequence a job gets, and how much of its prompt is there already.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::cmp::Reverse;
 
-use super::Worker;
+use super::{Worker, keep::WORTH_KEEPING};
 use crate::engine::{
     Failed, Job, Submitted, Token,
     lookup::Lookup,
-    model::{Model, Part, Vocab},
-    prefix::{Checkpoint, Cuts, Prefix, common},
-    slot::{Follow, small},
+    model::{Model, Vocab},
+    prefix::{Cuts, common},
+    slot::Follow,
 };
 
-/// Fewer tokens are computed sooner than brought from elsewhere.
-const WORTH_BRINGING: usize = 16;
 /// So much more of a prompt must be on its way in another sequence to be worth waiting for.
 const WORTH_WAITING: usize = 32;
-/// Shorter sequences are not put aside.
-const WORTH_KEEPING: usize = 64;
 /// A first turn that ends before this many tokens is computed sooner than taken up.
 const FIRST_TURN: usize = 64;
 
 /// Where a beginning of a prompt lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
+pub(super) enum Source {
     Nowhere,
     Slot(usize),
     Stored(usize),
@@ -150,145 +146,6 @@ impl<M: Model> Worker<M> {
         }
     }
 
-    /// Makes the free sequence `at` hold the first `reach` tokens of `source`; what it held before is put aside.
-    fn bring(&mut self, source: Source, reach: usize, at: usize) {
-        let here = source == Source::Slot(at);
-        if here && reach > 0 {
-            if reach + WORTH_KEEPING < self.slots[at].computed() {
-                self.put_aside(at);
-            }
-            return self.cut(at, reach);
-        }
-        let state = if reach < WORTH_BRINGING {
-            None
-        } else {
-            self.state_of(source)
-        };
-        self.put_aside(at);
-        self.empty(at);
-        if let Some(state) = &state {
-            self.put(at, state, reach);
-        }
-    }
-
-    /// The whole state of another sequence, running or put aside.
-    fn state_of(&mut self, source: Source) -> Option<(Prefix, Arc<Vec<u8>>)> {
-        match source {
-            Source::Nowhere => None,
-            Source::Slot(from) => {
-                let slot = &self.slots[from];
-                let state = self.model.save(slot.sequence, Part::Whole)?;
-                Some((slot.prefix.clone(), Arc::new(state)))
-            }
-            Source::Stored(entry) => {
-                let stored = self.store.take_up(entry)?;
-                Some((stored.prefix.clone(), Arc::clone(&stored.state)))
-            }
-        }
-    }
-
-    /// Cuts a sequence back to `to` tokens; it is empty if its state cannot be had there.
-    pub(super) fn cut(&mut self, at: usize, to: usize) {
-        if self.slots[at].computed() != to && !self.go_back(at, to) {
-            self.empty(at);
-        }
-    }
-
-    /// Brings a sequence whose last step was cut short back to a state that is certain.
-    pub(super) fn rewind(&mut self, at: usize) {
-        let prefix = &self.slots[at].prefix;
-        let mut to = prefix.tokens.len();
-        if !self.model.cuts_anywhere() {
-            to = prefix.checkpoint(to).map_or(0, |last| last.at);
-        }
-        if to == 0 || !self.go_back(at, to) {
-            self.empty(at);
-        }
-    }
-
-    fn go_back(&mut self, at: usize, to: usize) -> bool {
-        let slot = &mut self.slots[at];
-        let restored = self.model.cuts_anywhere()
-            || slot.prefix.checkpoint(to).is_some_and(|checkpoint| {
-                checkpoint.at == to
-                    && self
-                        .model
-                        .restore(slot.sequence, Part::Rest, &checkpoint.state)
-            });
-        let done = restored && self.model.truncate(slot.sequence, small(to));
-        if done {
-            slot.prefix.truncate(to);
-        }
-        done
-    }
-
-    fn empty(&mut self, at: usize) {
-        let slot = &mut self.slots[at];
-        self.model.truncate(slot.sequence, 0);
-        slot.prefix.truncate(0);
-    }
-
-    /// Keeps a free sequence's state in host memory before it is overwritten.
-    fn put_aside(&mut self, at: usize) {
-        let slot = &self.slots[at];
-        if slot.computed() < WORTH_KEEPING || self.store.covers(&slot.prefix) {
-            return;
-        }
-        if let Some(state) = self.keep(at, Part::Whole) {
-            let prefix = self.slots[at].prefix.clone();
-            self.store.insert(prefix, state);
-        }
-    }
-
-    /// Keeps what cutting would not bring back of a sequence's present state.
-    pub(super) fn keep_checkpoint(&mut self, at: usize) {
-        if let Some(state) = self.keep(at, Part::Rest) {
-            let prefix = &mut self.slots[at].prefix;
-            let at = prefix.tokens.len();
-            prefix.add(Checkpoint { at, state });
-        }
-    }
-
-    /// A sequence's state, if it may be kept and there is room for it; what is longest unused goes for it.
-    fn keep(&mut self, at: usize, part: Part) -> Option<Arc<Vec<u8>>> {
-        let slot = &self.slots[at];
-        if self.tuning.cache_bytes == 0 || slot.prefix.tenant.is_none() {
-            return None;
-        }
-        let tokens = size_of_val(&*slot.prefix.tokens);
-        let state = Arc::new(self.model.save(slot.sequence, part)?);
-        let more = state.len() + tokens;
-        if more > self.tuning.cache_bytes {
-            return None;
-        }
-        self.make_room(more, at).then_some(state)
-    }
-
-    /// Lets what is longest unused go until `more` bytes fit; nothing of the sequence `but` goes.
-    fn make_room(&mut self, more: usize, but: usize) -> bool {
-        while self.weigh() + more > self.tuning.cache_bytes {
-            if !self.store.drop_oldest() && !self.drop_oldest_checkpoint(but) {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Forgets a checkpoint of the longest unused of the other sequences that have any, free ones first.
-    fn drop_oldest_checkpoint(&mut self, but: usize) -> bool {
-        let others = self
-            .slots
-            .iter_mut()
-            .enumerate()
-            .filter(|(at, slot)| *at != but && !slot.prefix.checkpoints.is_empty());
-        let oldest = others
-            .map(|(_, slot)| slot)
-            .max_by_key(|slot| (slot.active.is_none(), Reverse(slot.last_used())));
-        oldest
-            .map(|slot| slot.prefix.checkpoints.remove(0))
-            .is_some()
-    }
-
     /// The job follows its leader, or begins to compute.
     fn settle(&mut self, at: usize, follow: Option<Follow>) {
         let cuts = self.cuts();
@@ -356,20 +213,6 @@ impl<M: Model> Worker<M> {
                     self.put(at, &state, found.reach);
                 }
                 self.settle(at, found.follow);
-            }
-        }
-    }
-
-    /// Puts the first `reach` tokens of a state in place of a sequence's own.
-    fn put(&mut self, at: usize, (prefix, state): &(Prefix, Arc<Vec<u8>>), reach: usize) {
-        self.empty(at);
-        let slot = &mut self.slots[at];
-        if self.model.restore(slot.sequence, Part::Whole, state) {
-            slot.prefix = prefix.clone();
-            self.cut(at, reach);
-            // With it may come checkpoints that were let go since it was looked up.
-            if !self.make_room(0, at) {
-                self.slots[at].prefix.checkpoints.clear();
             }
         }
     }
