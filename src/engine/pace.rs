@@ -15,6 +15,8 @@ pub(crate) struct Pace {
 struct Step {
     rows: f64,
     seconds: f64,
+    /// Measured once only, and the first of a kind is often slow: a GPU's kernels are loaded then.
+    first: bool,
 }
 
 const BUCKETS: usize = 16;
@@ -42,16 +44,29 @@ impl Pace {
         };
         let slot = &mut self.steps[(bucket as usize).min(BUCKETS - 1)];
         let rows = rows as f64;
-        *slot = Some(slot.map_or(Step { rows, seconds }, |old| Step {
-            rows: blend(old.rows, rows),
-            seconds: blend(old.seconds, seconds),
-        }));
+        *slot = Some(match *slot {
+            None => Step {
+                rows,
+                seconds,
+                first: true,
+            },
+            Some(old) if old.first => Step {
+                rows,
+                seconds,
+                first: false,
+            },
+            Some(old) => Step {
+                rows: blend(old.rows, rows),
+                seconds: blend(old.seconds, seconds),
+                first: false,
+            },
+        });
     }
 
     /// What a step of `rows` rows probably takes, in seconds: on the line through its neighbours.
     pub(crate) fn seconds(&self, rows: u32) -> Option<f64> {
         let rows = f64::from(rows);
-        let known = || self.steps.iter().flatten();
+        let known = || self.trusted();
         let below = known().rev().find(|step| step.rows <= rows);
         let above = known().find(|step| step.rows > rows);
         match (below, above) {
@@ -67,6 +82,13 @@ impl Pace {
         }
     }
 
+    /// Steps that were measured more than once, or all while there are none.
+    fn trusted(&self) -> impl DoubleEndedIterator<Item = &Step> {
+        let settled = self.steps.iter().flatten().any(|step| !step.first);
+        let steps = self.steps.iter().flatten();
+        steps.filter(move |step| !(settled && step.first))
+    }
+
     /// The gap between two tokens of a stream that a prompt beside it may cause, when nobody has set one.
     pub(crate) fn usual_gap(&self) -> Duration {
         let decode = self.decode.unwrap_or(0.0);
@@ -77,7 +99,7 @@ impl Pace {
     pub(crate) fn rows_within(&self, gap: Duration, decoders: u32, ubatch: u32) -> u32 {
         let gap = gap.as_secs_f64();
         let least = (decoders + 1).min(ubatch);
-        let largest_known = self.steps.iter().flatten().last().map(|step| step.rows);
+        let largest_known = self.trusted().last().map(|step| step.rows);
         let Some(largest_known) = largest_known else {
             return FIRST.max(least).min(ubatch);
         };
@@ -114,7 +136,7 @@ mod tests {
 
     fn learnt(cost: impl Fn(usize) -> f64) -> Pace {
         let mut pace = Pace::default();
-        for rows in [1, 8, 64, 128, 256, 512] {
+        for rows in [1, 8, 64, 128, 256, 512, 1, 8, 64, 128, 256, 512] {
             pace.observe(rows, Duration::from_secs_f64(cost(rows)), rows <= 8);
         }
         pace
@@ -144,6 +166,14 @@ mod tests {
         assert_eq!(pace.rows_within(gap, 2, 16), 16);
         pace.observe(64, Duration::from_millis(10), false);
         assert_eq!(pace.rows_within(gap, 2, 512), 128);
+    }
+
+    #[test]
+    fn one_slow_first_step_is_not_believed_for_ever() {
+        let mut pace = learnt(|rows| if rows < 512 { 0.08 } else { 9.0 });
+        pace.steps[9].as_mut().unwrap().first = true;
+        let gap = Duration::from_millis(100);
+        assert_eq!(pace.rows_within(gap, 4, 512), 512);
     }
 
     #[test]
