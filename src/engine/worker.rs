@@ -147,6 +147,7 @@ impl<M: Model> Worker<M> {
             && let Some(submitted) = self.queue.next(&self.running_by_key())
         {
             self.admit(submitted);
+            self.publish_weight();
         }
         self.publish();
     }
@@ -195,10 +196,6 @@ impl<M: Model> Worker<M> {
         self.shared
             .kept_tokens
             .store(small(tokens), Ordering::Relaxed);
-        let bytes = self.weigh();
-        self.shared
-            .kept_bytes
-            .store(bytes as u64, Ordering::Relaxed);
         let ended = self.shared.ended.load(Ordering::Relaxed);
         let news = ended.wrapping_sub(self.told.0);
         if news > 0 {
@@ -208,6 +205,12 @@ impl<M: Model> Worker<M> {
                 self.shared.set_completion_interval(interval);
             }
         }
+    }
+
+    /// States come and go with admissions and at checkpoints: no step has to count them.
+    fn publish_weight(&self) {
+        let bytes = self.weigh() as u64;
+        self.shared.kept_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Bytes of all states in host memory.

@@ -1,3 +1,5 @@
+//! Constraints of every kind: what they allow, what is refused, and what absurd ones cost.
+
 use std::{sync::Arc, time::Instant};
 
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! The reading engine with a fake encoder: every job ends once, batches are shared fairly.
+
 use std::{
     convert::Infallible,
     sync::mpsc::{Receiver, Sender, channel},

@@ -1,6 +1,6 @@
 //! A context: the KV caches, compute buffers and threads that decode batches.
 
-use std::{cell::Cell, ffi::c_void, ptr, sync::Arc};
+use std::{ptr, sync::Arc};
 
 use llama_cpp_sys_2 as sys;
 
@@ -10,6 +10,7 @@ use super::{
     choose,
     guard::{self, Fault},
     params,
+    question::Question,
 };
 use crate::{
     config::EngineConfig,
@@ -34,7 +35,7 @@ pub struct Llama {
     gpu: bool,
     batch: Batch,
     /// Who is asked during a decode whether anybody still waits; llama.cpp holds its address.
-    abandoned: Box<Cell<Option<*const dyn Fn() -> bool>>>,
+    question: Question,
     candidates: Vec<sys::llama_token_data>,
     /// Threads that sample when there is much to sample.
     samplers: usize,
@@ -70,7 +71,7 @@ impl Llama {
             gpu: plan.uses_gpu(),
             gpus: plan.gpus(),
             samplers: threads::decoding(config).clamp(1, 8) as usize,
-            abandoned: Box::new(Cell::new(None)),
+            question: Question::new(),
             candidates: Vec::with_capacity(weights.size() as usize),
             weights,
         };
@@ -81,8 +82,7 @@ impl Llama {
 
     fn make_context(&self) -> Result<*mut sys::llama_context, LoadError> {
         let mut params = params::context(&self.config, self.config.context, &self.settings)?;
-        params.abort_callback = Some(on_abort_question);
-        params.abort_callback_data = ptr::from_ref(&*self.abandoned).cast_mut().cast();
+        self.question.attach(&mut params);
         backend::take_errors();
         // SAFETY: the weights outlive the context: `self` holds both, and frees the context first.
         unsafe { guard::context(self.weights.as_mut_ptr(), params) }
@@ -221,18 +221,10 @@ impl Model for Llama {
     fn decode(&mut self, rows: &[Row], abandoned: &dyn Fn() -> bool) -> Result<(), DecodeError> {
         self.check(rows)?;
         let batch = self.batch.fill(rows);
-        // The callback asks through this pointer only while the decode below runs.
-        #[expect(
-            clippy::transmute_ptr_to_ptr,
-            reason = "a cast cannot lengthen the lifetime of a trait object"
-        )]
-        // SAFETY: only the lifetime is changed, and the cell is emptied before it ends.
-        let question: *const (dyn Fn() -> bool + 'static) =
-            unsafe { std::mem::transmute(ptr::from_ref(abandoned)) };
-        self.abandoned.set(Some(question));
+        let context = self.context;
         // SAFETY: the context is valid and ours; `check` holds the batch to its limits.
-        let outcome = unsafe { guard::decode(self.context, batch) };
-        self.abandoned.set(None);
+        let decode = || unsafe { guard::decode(context, batch) };
+        let outcome = self.question.during(abandoned, decode);
         outcome.map_err(|fault| match fault {
             Fault::Code(1) => DecodeError::Full,
             Fault::Code(2) => DecodeError::Abandoned,
@@ -372,13 +364,4 @@ fn step(sequences: u32, first: u32, each: u32) -> Vec<Row> {
             })
         })
         .collect()
-}
-
-extern "C" fn on_abort_question(cell: *mut c_void) -> bool {
-    // SAFETY: `make_context` passes the address of the boxed cell, which lives as long as the context;
-    // what it holds lives until the decode that set it returns, on whose thread this is called.
-    unsafe {
-        let cell = &*cell.cast::<Cell<Option<*const dyn Fn() -> bool>>>();
-        cell.get().is_some_and(|abandoned| (*abandoned)())
-    }
 }

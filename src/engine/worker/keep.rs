@@ -111,6 +111,7 @@ impl<M: Model> Worker<M> {
             let prefix = &mut self.slots[at].prefix;
             let at = prefix.tokens.len();
             prefix.add(Checkpoint { at, state });
+            self.publish_weight();
         }
     }
 
