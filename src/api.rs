@@ -13,6 +13,7 @@ mod record;
 mod reply;
 mod rerank;
 mod tape;
+mod turn;
 mod work;
 
 use std::{

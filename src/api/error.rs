@@ -318,6 +318,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let Kind { status, retry, .. } = self.kind();
         let mut response = (status, Json(self.body())).into_response();
+        // Other dialects word it anew.
+        response.extensions_mut().insert(self);
         let headers = response.headers_mut();
         match retry {
             Retry::Unsaid => {}

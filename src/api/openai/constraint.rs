@@ -14,14 +14,14 @@ use crate::{
 
 /// A form that the answer must have.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Form {
+pub(in crate::api) struct Form {
     /// The field that asks for it.
-    pub(super) param: String,
-    pub(super) kind: Kind,
+    pub(in crate::api) param: String,
+    pub(in crate::api) kind: Kind,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Kind {
+pub(in crate::api) enum Kind {
     /// A grammar of llama.cpp.
     Gbnf(String),
     Body(Body),
@@ -40,7 +40,7 @@ const OTHERS: [&str; 8] = [
 ];
 
 /// The form that a request asks for, if any.
-pub(super) fn read(fields: Fields<'_>) -> Result<Option<Form>, ApiError> {
+pub(in crate::api) fn read(fields: Fields<'_>) -> Result<Option<Form>, ApiError> {
     let mut form = json_form(fields)?;
     for name in OTHERS {
         let Some(kind) = other(fields, name)? else {
@@ -196,14 +196,14 @@ fn grammar(text: String) -> Kind {
 }
 
 /// A constraint that the answer waits for.
-pub(super) struct Pending {
-    pub(super) param: String,
-    pub(super) source: Source,
-    pub(super) purpose: Purpose,
+pub(in crate::api) struct Pending {
+    pub(in crate::api) param: String,
+    pub(in crate::api) source: Source,
+    pub(in crate::api) purpose: Purpose,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(in crate::api) enum Purpose {
     /// The answer is held to it.
     Hold,
     /// It shall be sound; something else holds the answer.
@@ -212,7 +212,7 @@ pub(super) enum Purpose {
 
 impl Pending {
     /// Compiles it, for all jobs, and returns what of it is not enforced.
-    pub(super) async fn apply(
+    pub(in crate::api) async fn apply(
         self,
         service: &Service,
         jobs: &mut [Job],
@@ -247,7 +247,7 @@ fn error(param: &str, refused: &Refused) -> ApiError {
 }
 
 /// `body` without the fields that [`read`] reads.
-pub(super) fn without(mut body: Map<String, Value>) -> Map<String, Value> {
+pub(in crate::api) fn without(mut body: Map<String, Value>) -> Map<String, Value> {
     for name in ["response_format", "json_schema"].iter().chain(&OTHERS) {
         body.shift_remove(*name);
     }

@@ -2,15 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    answer::{Chunks, Whole},
-    reader::Reader,
-};
+use super::answer::{Chunks, Whole};
 use crate::{
     api::{
         Identity,
         openai::{params::StreamUsage, wire::Head},
         reply::Wording,
+        turn::Reader,
     },
     chat::Chat,
     engine::{Finish, Finished, Piece, Times, Usage},
@@ -45,7 +43,7 @@ fn head() -> Head {
 fn word(wording: &mut impl Wording, answer: &str) -> String {
     let mut out = Vec::new();
     let mut usage = Usage::default();
-    wording.open(0, &mut out);
+    wording.open(0, usage, &mut out);
     for bytes in answer.as_bytes().chunks(3) {
         usage.completion_tokens += 1;
         let piece = Piece {
