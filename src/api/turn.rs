@@ -51,12 +51,12 @@ pub(super) async fn receive<T: Send + 'static>(
     + 'static,
 ) -> Result<(Turn, T), ApiError> {
     service.work.generator()?;
-    let body = body::receive(body, &app.limits).await?;
+    let body = body::receive(body, &app.limits()).await?;
     let ((mut turn, pending), kept) = {
         let (app, service) = (Arc::clone(app), Arc::clone(service));
         let parse = move |body: &[u8]| {
             let (body, kept) = translate(body::parse(body)?, &service)?;
-            Ok((Turn::parse(body, &service, &app.limits, tenant)?, kept))
+            Ok((Turn::parse(body, &service, &app.limits(), tenant)?, kept))
         };
         body::prepare(body, parse).await?
     };
