@@ -81,6 +81,8 @@ pub struct Thinking {
     pub start: String,
     /// Any of these ends it.
     pub ends: Vec<String>,
+    /// Whether the prompt has begun it.
+    pub begun: bool,
 }
 
 impl Chat {
@@ -224,6 +226,7 @@ impl Applied {
             (None, None) => None,
         };
         let thinking = (!format.thinking_ends.is_empty()).then_some(Thinking {
+            begun: format.begins_thinking(),
             start: format.thinking_start.clone(),
             ends: format.thinking_ends.clone(),
         });

@@ -4,6 +4,7 @@
 //! Dropping the receiver of the events is the only way to cancel. Models that embed or rank have a border of their
 //! own in [`embed`].
 
+mod budget;
 pub mod constrain;
 pub mod embed;
 pub mod fake;
@@ -40,6 +41,7 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+pub use budget::Budget;
 pub use pulse::Pulse;
 use reply::Place;
 pub(crate) use reply::Reply;

@@ -290,6 +290,43 @@ fn sighup_takes_over_keys_and_names_and_leaves_streams_alone() {
 }
 
 #[test]
+fn a_spent_budget_ends_the_thinking_and_the_answer_begins() {
+    let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/templates/deepseek.jinja");
+    let template = format!("model.chat_template = {template:?}");
+    let (_service, address) = ready(&[SMALL, &template]);
+    let ask = |budget: i32| {
+        let body = format!(
+            r#"{{"messages": [{{"role": "user", "content": "Tell me a story."}}], "max_tokens": 60,
+                "temperature": 0, "ignore_eos": true, "reasoning_budget_tokens": {budget}}}"#
+        );
+        let (status, answer) = post(&address, "/v1/chat/completions", &body);
+        assert_eq!(status, 200, "{answer}");
+        serde_json::from_str::<Value>(&answer).unwrap()
+    };
+    let endless = ask(-1);
+    let message = &endless["choices"][0]["message"];
+    assert_eq!(message["content"], "", "{endless}");
+    let story = message["reasoning_content"].as_str().unwrap();
+    for budget in [0, 8] {
+        let answer = ask(budget);
+        let message = &answer["choices"][0]["message"];
+        let thought = message["reasoning_content"].as_str().unwrap_or_default();
+        assert!(
+            story.starts_with(thought),
+            "{thought:?} is not the beginning of {story:?}"
+        );
+        assert_eq!(thought.is_empty(), budget == 0, "{answer}");
+        assert!(message["content"].as_str().unwrap().len() > 20, "{answer}");
+        assert_eq!(message["reasoning"], message["reasoning_content"]);
+        let details = &answer["usage"]["completion_tokens_details"];
+        assert!(
+            details["reasoning_tokens"].as_i64().unwrap() <= i64::from(budget) + 6,
+            "{answer}"
+        );
+    }
+}
+
+#[test]
 fn a_unix_socket_is_served_to_its_group_and_removed_at_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("api.sock");

@@ -2,6 +2,7 @@
 
 mod message;
 mod reader;
+mod thinking;
 
 use std::sync::Arc;
 
@@ -82,10 +83,15 @@ impl Turn {
         params.job.logprobs = logprobs(fields)?;
         check_modalities(fields)?;
         let form = constraint::read(fields)?;
+        let budget = thinking::read(fields)?;
         let strict = constraint::strict_tools(fields);
         let (rendered, form) = render(service.work.generator()?.1, body, form)?;
         let prompt = vocab.tokenize(&rendered.prompt, true, true);
         params.job.visible = visible(&rendered, vocab);
+        let mut warnings = rendered.warnings.clone();
+        if let Some(wish) = budget {
+            params.job.sampling.budget = wish.budget(&rendered, vocab, &mut warnings);
+        }
         params.job.stop.extend(rendered.stops.iter().cloned());
         params.job.grammar = rendered.grammar.clone().map(Grammar::Gbnf);
         let jobs = params.jobs(vec![prompt]);
@@ -94,7 +100,7 @@ impl Turn {
             readers: readers.collect::<Result<_, _>>()?,
             jobs,
             delivery: params.delivery,
-            warnings: rendered.warnings,
+            warnings,
         };
         Ok((turn, form.into_iter().chain(strict).collect()))
     }
