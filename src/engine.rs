@@ -62,6 +62,10 @@ pub struct Job {
     pub grammar: Option<Grammar>,
     /// Texts that end generation; they are not part of the answer.
     pub stop: Vec<String>,
+    /// Tokens that end generation beside the model's own.
+    pub stop_tokens: Vec<Token>,
+    /// What the answer may well be: a guess that costs nothing but time if it is wrong.
+    pub prediction: Vec<Token>,
     /// Control tokens whose text is part of the answer (tool-call markers and such).
     pub visible: Vec<Token>,
     /// Go on after the model's end-of-generation tokens.

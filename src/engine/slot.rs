@@ -198,7 +198,8 @@ impl<S> Slot<S> {
         };
         active.first_token.get_or_insert_with(Instant::now);
         active.generated += 1;
-        let ends = !active.job.ignore_eos && vocab.is_eog(sampled.token);
+        let ends = (!active.job.ignore_eos && vocab.is_eog(sampled.token))
+            || active.job.stop_tokens.contains(&sampled.token);
         let mut bytes = Vec::new();
         if !ends {
             let special = active.job.visible.contains(&sampled.token);
