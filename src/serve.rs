@@ -70,6 +70,9 @@ pub enum Failure {
     },
     #[error("{field}: {} holds no key; expected one key a line", path.display())]
     NoKeys { field: &'static str, path: PathBuf },
+    /// With the name of the setting.
+    #[error("{0}")]
+    Defaults(String),
     #[error(transparent)]
     Locate(#[from] LocateError),
     #[error(transparent)]
@@ -135,6 +138,7 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
         share: config.cache.share,
         aliases: config.model.aliases.clone(),
         origins: config.cors.origins.clone(),
+        defaults: config.model.defaults.clone(),
     })
 }
 
@@ -185,14 +189,19 @@ impl Life {
         let constraints = Constraints::new(Arc::clone(&vocab));
         // Beside the first requests, which need not wait for it.
         constraints.prepare();
-        self.stage.send_replace(Stage::Ready(Arc::new(Service {
+        let service = Arc::new(Service {
             work: loaded.work,
             vocab,
             constraints,
             identity,
             plan: loaded.placement,
             gpus,
-        })));
+        });
+        let defaults = &self.config.model.defaults;
+        self.surface
+            .check_defaults(&service, defaults)
+            .map_err(Failure::Defaults)?;
+        self.stage.send_replace(Stage::Ready(service));
         systemd::ready(&format!("Serving {name} on {}", self.addresses));
         self.serve(name, engine, ended).await
     }

@@ -175,6 +175,7 @@ fn routed(
         share: llm_server::config::Share::Key,
         aliases,
         origins,
+        defaults: serde_json::Map::new(),
     };
     (Surface::new(watched, settings, None).router(), stage)
 }
