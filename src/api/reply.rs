@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -24,10 +24,10 @@ use super::{
     Service,
     body::json,
     error::ApiError,
-    record::{Generation, Record},
+    record::{Generation, Outcome, Record},
     tape::Seed,
 };
-use crate::engine::{Event, Finish, Finished, Job, Piece, Times, Usage};
+use crate::engine::{Event, Finished, Job, Piece, Times, Usage};
 
 /// How an endpoint puts answers into bytes. For a stream each call appends events; a whole
 /// answer is remembered and appended by `close`.
@@ -70,6 +70,8 @@ struct Choice {
     events: UnboundedReceiver<Event>,
     stage: ChoiceStage,
     usage: Usage,
+    /// When it said something.
+    spoke: Option<Instant>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -116,10 +118,12 @@ impl<W: Wording> Run<W> {
             let submitted = engine.submit(job);
             let events =
                 submitted.map_err(|refused| log.failed(ApiError::refused(&refused, param)))?;
+            log.waiting += 1;
             choices.push(Choice {
                 events,
                 stage: ChoiceStage::Queued,
                 usage,
+                spoke: None,
             });
         }
         Ok(Self {
@@ -216,16 +220,22 @@ impl<W: Wording> Run<W> {
     fn take(&mut self, index: usize, event: Event, out: &mut Vec<u8>) -> Result<(), ApiError> {
         let choice = &mut self.choices[index];
         match event {
-            Event::Started { cached_tokens } => {
+            Event::Started {
+                cached_tokens,
+                queued,
+            } => {
+                self.log.started(queued);
                 choice.stage = ChoiceStage::Silent;
                 choice.usage.cached_tokens = cached_tokens;
                 self.log.generation.usage = self.usage();
             }
             Event::Text(piece) => {
                 choice.usage.completion_tokens = piece.completion_tokens;
+                let now = Instant::now();
+                let before = choice.spoke.replace(now);
                 self.open(index, out);
                 let so_far = self.usage();
-                self.log.text(so_far);
+                self.log.text(so_far, before, now);
                 self.wording.text(index, piece, so_far, out);
             }
             Event::End(Ok(finished)) => {
@@ -275,6 +285,9 @@ impl<W: Wording> Run<W> {
 struct Log {
     record: Arc<Record>,
     generation: Generation,
+    submitted: Instant,
+    /// Jobs that were accepted and have no sequence yet.
+    waiting: usize,
 }
 
 impl Log {
@@ -285,34 +298,57 @@ impl Log {
             times: Times::default(),
             first_text: None,
             // Whatever else happens says so.
-            outcome: "hung up",
+            outcome: Outcome::HungUp,
         };
-        Self { record, generation }
+        Self {
+            record,
+            generation,
+            submitted: Instant::now(),
+            waiting: 0,
+        }
     }
 
-    fn text(&mut self, so_far: Usage) {
+    fn started(&mut self, queued: Duration) {
+        self.waiting -= 1;
+        self.record.metrics().waited(queued);
+    }
+
+    /// One of the answers said something; `before`: when it did so last.
+    fn text(&mut self, so_far: Usage, before: Option<Instant>, now: Instant) {
         self.generation.usage = so_far;
+        let metrics = self.record.metrics();
+        if let Some(before) = before {
+            metrics.more_text(now - before);
+        }
         if self.generation.first_text.is_none() {
-            self.generation.first_text = Some(self.record.age());
+            let after = self.record.age();
+            self.generation.first_text = Some(after);
+            metrics.first_text(after);
         }
     }
 
     fn finished(&mut self, finished: &Finished) {
         self.generation.times = finished.times;
-        self.generation.outcome = match finished.reason {
-            Finish::Eos | Finish::StopString(_) => "stop",
-            Finish::Length => "length",
-        };
+        self.generation.outcome = Outcome::from(&finished.reason);
+        let metrics = self.record.metrics();
+        metrics.prefilled(&finished.usage, finished.times.prefill);
+        metrics.decoded(&finished.usage, finished.times.decode);
     }
 
     fn failed(&mut self, error: ApiError) -> ApiError {
-        self.generation.outcome = error.name();
+        if let ApiError::Share(_) = error {
+            self.waiting = 0; // it did not wait
+        }
+        self.generation.outcome = Outcome::Failed(error.name());
         error
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
+        for _ in 0..self.waiting {
+            self.record.metrics().waited(self.submitted.elapsed());
+        }
         self.record.generated(self.generation.clone());
     }
 }
