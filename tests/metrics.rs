@@ -1,7 +1,10 @@
 //! What the real server counts of real requests, and that Prometheus' own tool accepts all that is made for it.
+#![expect(clippy::float_cmp, reason = "counts are whole numbers")]
 
 #[path = "support/http.rs"]
 mod http;
+#[path = "support/journal.rs"]
+mod journal;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/systemd.rs"]
@@ -12,7 +15,6 @@ use std::{
     env, fs,
     io::Write as _,
     net::TcpStream,
-    os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -20,12 +22,12 @@ use std::{
 };
 
 use http::Stream;
+use journal::Journal;
 use serde_json::{Value, json};
 use server::{MODEL, Server};
 use systemd::LONG;
 
-const ONE: &str =
-    "engine = {context = 2048, parallel = 1, threads = 1}, limits = {queue = 1, max_tokens = 'context}";
+const ONE: &str = "engine = {context = 2048, parallel = 1, threads = 1}, limits = {queue = 1, max_tokens = 'context}";
 const COMPLETIONS: &str = "/v1/completions";
 
 /// Every sample of a scrape, by its name and labels.
@@ -51,7 +53,10 @@ fn scrape_until(server: &Server, wish: impl Fn(&Samples) -> bool) -> Samples {
         if wish(&samples) {
             return samples;
         }
-        assert!(Instant::now() < deadline, "it never came true: {samples:#?}");
+        assert!(
+            Instant::now() < deadline,
+            "it never came true: {samples:#?}"
+        );
         thread::yield_now();
     }
 }
@@ -86,14 +91,19 @@ fn after_requests_of_every_outcome_the_counters_say_exactly_so() {
         assert_eq!(status, 200, "{answer}");
         let usage = &serde_json::from_str::<Value>(&answer).unwrap()["usage"];
         prompt_tokens += usage["prompt_tokens"].as_f64().unwrap();
-        cached_tokens += usage["prompt_tokens_details"]["cached_tokens"].as_f64().unwrap();
+        cached_tokens += usage["prompt_tokens_details"]["cached_tokens"]
+            .as_f64()
+            .unwrap();
     }
     assert!(cached_tokens > 32.0);
     let five = |samples: &Samples| samples["llm_server_generated_tokens_total"] >= 10.0;
     let samples = scrape_until(&server, five);
     assert_eq!(samples["llm_server_generated_tokens_total"], 10.0);
     assert_eq!(samples["llm_server_prompt_tokens_total"], prompt_tokens);
-    assert_eq!(samples["llm_server_cached_prompt_tokens_total"], cached_tokens);
+    assert_eq!(
+        samples["llm_server_cached_prompt_tokens_total"],
+        cached_tokens
+    );
     let computed = prompt_tokens - cached_tokens;
     assert_eq!(samples["llm_server_prefill_tokens_total"], computed);
     // Of the second prompt next to nothing was left to compute.
@@ -105,7 +115,9 @@ fn after_requests_of_every_outcome_the_counters_say_exactly_so() {
     let gaps = samples["llm_server_inter_token_seconds_count"];
     let text = stream(&server, 7).rest();
     let pieces = text.lines().filter(|line| line.starts_with("data: {"));
-    let said = pieces.filter(|line| !line.contains("\"text\":\"\"")).count();
+    let said = pieces
+        .filter(|line| !line.contains("\"text\":\"\""))
+        .count();
     let over = |samples: &Samples| samples.get(&requests(COMPLETIONS, "length")) == Some(&3.0);
     let samples = scrape_until(&server, over);
     let more = samples["llm_server_inter_token_seconds_count"] - gaps;
@@ -125,7 +137,9 @@ fn after_requests_of_every_outcome_the_counters_say_exactly_so() {
     let length = body.len();
     let head = format!("POST {COMPLETIONS} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}");
     write!(waiting, "{head}\r\n\r\n{body}").unwrap();
-    scrape_until(&server, |samples| samples["llm_server_requests_queued"] == 1.0);
+    scrape_until(&server, |samples| {
+        samples["llm_server_requests_queued"] == 1.0
+    });
     let full = server.post(COMPLETIONS, r#"{"prompt": "c"}"#).unwrap();
     assert_eq!(full.0, 429, "{}", full.1);
     drop(waiting);
@@ -140,7 +154,9 @@ fn after_requests_of_every_outcome_the_counters_say_exactly_so() {
     });
     let counts: BTreeMap<_, _> = samples
         .iter()
-        .filter(|(name, _)| name.starts_with("llm_server_requests_total") && name.contains(COMPLETIONS))
+        .filter(|(name, _)| {
+            name.starts_with("llm_server_requests_total") && name.contains(COMPLETIONS)
+        })
         .map(|(name, &count)| (name.clone(), count))
         .collect();
     let expected = [
@@ -167,7 +183,7 @@ fn a_request_is_found_in_the_journal_by_its_id() {
     let Some(journal) = Journal::open() else {
         return;
     };
-    let mut service = journal.serve();
+    let mut service = journal.serve(&[ONE]);
     let address = service.address();
     service.hear("READY=1");
     let body = json!({"prompt": "Once upon a time", "max_tokens": 3, "ignore_eos": true});
@@ -194,79 +210,6 @@ fn a_request_is_found_in_the_journal_by_its_id() {
     assert!(entry.values().all(|value| !value.contains("Once upon")));
 }
 
-/// journald for tests: its socket, in a mount namespace of the server's own.
-struct Journal {
-    socket: UnixDatagram,
-    folder: tempfile::TempDir,
-}
-
-impl Journal {
-    /// `None`, said on stderr, where namespaces are not allowed.
-    fn open() -> Option<Self> {
-        let allowed = Command::new("unshare").args(["-rm", "true"]).output();
-        if !allowed.is_ok_and(|output| output.status.success()) {
-            eprintln!("not tested: this machine allows no mount namespace (unshare -rm)");
-            return None;
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let socket = UnixDatagram::bind(folder.path().join("socket")).unwrap();
-        socket.set_read_timeout(Some(LONG)).unwrap();
-        Some(Self { socket, folder })
-    }
-
-    /// The server, with the socket where it looks for journald's.
-    fn serve(&self) -> systemd::Service {
-        server::fetch_model();
-        let serve = server::command();
-        let mut shell = Command::new("unshare");
-        let script = r#"mount -t tmpfs none /run && mkdir -p /run/systemd/journal
-            mount --bind "$1" /run/systemd/journal; shift
-            JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$@""#;
-        shell
-            .args(["-rm", "sh", "-ec", script, "sh"])
-            .arg(self.folder.path())
-            .arg(serve.get_program())
-            .args(["serve", "--set", "listen = \"127.0.0.1:0\"", "--set", ONE])
-            .current_dir(serve.get_current_dir().unwrap())
-            .stdin(Stdio::null())
-            .env("LLM_SERVER_MODELS", server::models());
-        systemd::Service::start(shell)
-    }
-
-    /// The next entry with this field.
-    fn hear(&self, field: &str, value: &str) -> BTreeMap<String, String> {
-        let mut datagram = vec![0; 1 << 16];
-        loop {
-            let size = self.socket.recv(&mut datagram).expect("another entry");
-            let entry = entry(&datagram[..size]);
-            if entry.get(field).is_some_and(|is| is == value) {
-                return entry;
-            }
-        }
-    }
-}
-
-/// journald's own format: `NAME=value\n`, or `NAME\n`, eight bytes of length, the value and `\n`.
-fn entry(mut bytes: &[u8]) -> BTreeMap<String, String> {
-    let mut fields = BTreeMap::new();
-    while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
-        let line = String::from_utf8_lossy(&bytes[..end]).into_owned();
-        bytes = &bytes[end + 1..];
-        let (name, value) = match line.split_once('=') {
-            Some((name, value)) => (name.to_owned(), value.to_owned()),
-            None => {
-                let (length, rest) = bytes.split_first_chunk().unwrap();
-                let length = usize::try_from(u64::from_le_bytes(*length)).unwrap();
-                let value = String::from_utf8_lossy(&rest[..length]).into_owned();
-                bytes = &rest[length + 1..];
-                (line, value)
-            }
-        };
-        fields.insert(name, value);
-    }
-    fields
-}
-
 #[test]
 fn promtool_finds_no_fault_with_the_live_metrics() {
     let Some(promtool) = promtool() else {
@@ -278,14 +221,23 @@ fn promtool_finds_no_fault_with_the_live_metrics() {
     let (_, text) = server.get("/metrics").unwrap();
     // Their names are llama-server's, with colons that promtool wants to keep for rules.
     let ours = |line: &&str| !line.contains("llamacpp:");
-    let text: String = text.lines().filter(ours).flat_map(|line| [line, "\n"]).collect();
+    let text: String = text
+        .lines()
+        .filter(ours)
+        .flat_map(|line| [line, "\n"])
+        .collect();
     let mut check = Command::new(&promtool)
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    check.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    check
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
     let output = check.wait_with_output().unwrap();
     let faults = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && faults.is_empty(), "{faults}");
@@ -315,7 +267,9 @@ fn every_expression_of_the_dashboard_can_be_read_by_prometheus() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/grafana/llm-server.json");
     let dashboard: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().iter();
-    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    let targets = panels
+        .filter_map(|panel| panel["targets"].as_array())
+        .flatten();
     let rules: Vec<_> = (0..)
         .zip(targets)
         .map(|(number, target)| {
@@ -331,7 +285,11 @@ fn every_expression_of_the_dashboard_can_be_read_by_prometheus() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let rules = json!({"groups": [{"name": "dashboard", "rules": rules}]});
     fs::write(file.path(), rules.to_string()).unwrap();
-    succeed(Command::new(&promtool).args(["check", "rules"]).arg(file.path()));
+    succeed(
+        Command::new(&promtool)
+            .args(["check", "rules"])
+            .arg(file.path()),
+    );
 }
 
 fn succeed(command: &mut Command) {

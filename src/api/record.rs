@@ -175,7 +175,8 @@ impl Drop for Record {
         let outcome = result.name();
         let total = self.began.elapsed();
         self.count(key, result, total);
-        let (total_us, total_ms) = (micros(total), total.as_millis());
+        let total_us = micros(total);
+        let ms = total.as_millis();
         match self.generation.get() {
             Some(generation) => {
                 let Generation { usage, times, .. } = generation;
@@ -195,7 +196,7 @@ impl Drop for Record {
                     decode_us = micros(times.decode),
                     ttft_us = generation.first_text.map(micros),
                     total_us,
-                    "{route} {outcome}: {} tokens in ({} cached), {} out, {total_ms} ms",
+                    "{route} {outcome}: {} tokens in ({} cached), {} out, {ms} ms",
                     usage.prompt_tokens,
                     usage.cached_tokens,
                     usage.completion_tokens,
@@ -203,7 +204,7 @@ impl Drop for Record {
             }
             // Probes come every few seconds and say nothing new.
             None if route.contains("/health") || route == "/metrics" => {
-                tracing::debug!(target: "request", request_id, route, status, total_us, "{route} {outcome}, {total_ms} ms");
+                tracing::debug!(target: "request", request_id, route, status, total_us, "{route} {outcome}, {ms} ms");
             }
             None => {
                 tracing::info!(
@@ -215,7 +216,7 @@ impl Drop for Record {
                     outcome,
                     model = self.metrics.model(),
                     total_us,
-                    "{route} {outcome}, {total_ms} ms",
+                    "{route} {outcome}, {ms} ms",
                 );
             }
         }

@@ -1,6 +1,7 @@
 //! Follows the jobs of one request and answers with what they say, whole or as a stream.
 
 mod frames;
+mod log;
 
 use std::{
     future::poll_fn,
@@ -19,15 +20,9 @@ use axum::{
 use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use self::frames::Frames;
-use super::{
-    Service,
-    body::json,
-    error::ApiError,
-    record::{Generation, Outcome, Record},
-    tape::Seed,
-};
-use crate::engine::{Event, Finished, Job, Piece, Times, Usage};
+use self::{frames::Frames, log::Log};
+use super::{Service, body::json, error::ApiError, record::Record, tape::Seed};
+use crate::engine::{Event, Finished, Job, Piece, Usage};
 
 /// How an endpoint puts answers into bytes. For a stream each call appends events; a whole
 /// answer is remembered and appended by `close`.
@@ -118,7 +113,7 @@ impl<W: Wording> Run<W> {
             let submitted = engine.submit(job);
             let events =
                 submitted.map_err(|refused| log.failed(ApiError::refused(&refused, param)))?;
-            log.waiting += 1;
+            log.accepted();
             choices.push(Choice {
                 events,
                 stage: ChoiceStage::Queued,
@@ -206,7 +201,7 @@ impl<W: Wording> Run<W> {
         let ended = |choice: &Choice| choice.stage == ChoiceStage::Ended;
         if self.choices.iter().all(ended) {
             let total = self.usage();
-            self.log.generation.usage = total;
+            self.log.used(total);
             self.wording.close(total, out);
             return Poll::Ready(Ok(Progress::Over));
         }
@@ -227,7 +222,7 @@ impl<W: Wording> Run<W> {
                 self.log.started(queued);
                 choice.stage = ChoiceStage::Silent;
                 choice.usage.cached_tokens = cached_tokens;
-                self.log.generation.usage = self.usage();
+                self.log.used(self.usage());
             }
             Event::Text(piece) => {
                 choice.usage.completion_tokens = piece.completion_tokens;
@@ -278,77 +273,5 @@ impl<W: Wording> Run<W> {
             }
         }
         total
-    }
-}
-
-/// Hands the request's record what became of the generation, also when it is dropped halfway.
-struct Log {
-    record: Arc<Record>,
-    generation: Generation,
-    submitted: Instant,
-    /// Jobs that were accepted and have no sequence yet.
-    waiting: usize,
-}
-
-impl Log {
-    fn new(record: Arc<Record>, model: &str) -> Self {
-        let generation = Generation {
-            model: model.to_owned(),
-            usage: Usage::default(),
-            times: Times::default(),
-            first_text: None,
-            // Whatever else happens says so.
-            outcome: Outcome::HungUp,
-        };
-        Self {
-            record,
-            generation,
-            submitted: Instant::now(),
-            waiting: 0,
-        }
-    }
-
-    fn started(&mut self, queued: Duration) {
-        self.waiting -= 1;
-        self.record.metrics().waited(queued);
-    }
-
-    /// One of the answers said something; `before`: when it did so last.
-    fn text(&mut self, so_far: Usage, before: Option<Instant>, now: Instant) {
-        self.generation.usage = so_far;
-        let metrics = self.record.metrics();
-        if let Some(before) = before {
-            metrics.more_text(now - before);
-        }
-        if self.generation.first_text.is_none() {
-            let after = self.record.age();
-            self.generation.first_text = Some(after);
-            metrics.first_text(after);
-        }
-    }
-
-    fn finished(&mut self, finished: &Finished) {
-        self.generation.times = finished.times;
-        self.generation.outcome = Outcome::from(&finished.reason);
-        let metrics = self.record.metrics();
-        metrics.prefilled(&finished.usage, finished.times.prefill);
-        metrics.decoded(&finished.usage, finished.times.decode);
-    }
-
-    fn failed(&mut self, error: ApiError) -> ApiError {
-        if let ApiError::Share(_) = error {
-            self.waiting = 0; // it did not wait
-        }
-        self.generation.outcome = Outcome::Failed(error.name());
-        error
-    }
-}
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        for _ in 0..self.waiting {
-            self.record.metrics().waited(self.submitted.elapsed());
-        }
-        self.record.generated(self.generation.clone());
     }
 }

@@ -19,11 +19,7 @@ const READ: [&str; 3] = ["key", "status", "ttft_us"];
 pub(super) struct Lines;
 
 impl<'writer> FormatFields<'writer> for Lines {
-    fn format_fields<R: RecordFields>(
-        &self,
-        writer: Writer<'writer>,
-        fields: R,
-    ) -> fmt::Result {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
         let mut fields_of = Sieve {
             line: DefaultVisitor::new(writer, true),
             request: false,

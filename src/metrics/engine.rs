@@ -4,10 +4,17 @@ use super::{
     Served,
     families::{Families, Sample},
 };
+use crate::engine::{Done, Watch};
 
 pub(super) fn add(families: &mut Families, served: &Served) {
-    let watch = &served.watch;
-    let done = watch.done();
+    add_done(families, &served.watch.done());
+    add_load(families, &served.watch);
+    if let Some(capacity_tokens) = served.capacity_tokens {
+        add_kept(families, &served.watch, capacity_tokens);
+    }
+}
+
+fn add_done(families: &mut Families, done: &Done) {
     let mut counter = |name: &str, help: &str, value: f64| {
         families.counter(name, help, [Sample::of(value)]);
     };
@@ -56,8 +63,10 @@ pub(super) fn add(families: &mut Families, served: &Served) {
         "Time of steps that generated, whatever else they computed.",
         done.decode.as_secs_f64(),
     );
+}
 
-    let (busy, kept, shape) = (watch.busy(), watch.kept(), watch.shape());
+fn add_load(families: &mut Families, watch: &Watch) {
+    let (busy, shape) = (watch.busy(), watch.shape());
     let mut gauge = |name: &str, help: &str, value: f64| {
         families.gauge(name, help, [Sample::of(value)]);
     };
@@ -86,31 +95,36 @@ pub(super) fn add(families: &mut Families, served: &Served) {
         "How long the engine has been inside its present step without a sign of progress; 0 while it is idle.",
         watch.pulse().step_age().as_secs_f64(),
     );
-    if let Some(capacity) = served.capacity_tokens {
-        gauge(
-            "llm_server_kv_tokens",
-            "Tokens in the KV cache, of running requests and of earlier ones that may be taken up again.",
-            kept.tokens.into(),
-        );
-        gauge(
-            "llm_server_kv_capacity_tokens",
-            "Tokens that all sequences together can hold.",
-            capacity as f64,
-        );
-        gauge(
-            "llm_server_prefix_cache_bytes",
-            "States of sequences in host memory.",
-            kept.bytes as f64,
-        );
-        gauge(
-            "llm_server_prefix_cache_capacity_bytes",
-            "Host memory that such states may take.",
-            shape.cache_bytes as f64,
-        );
-        gauge(
-            "llm_server_prefix_cache_entries",
-            "Sequences that were put aside in host memory.",
-            kept.aside.into(),
-        );
-    }
+}
+
+fn add_kept(families: &mut Families, watch: &Watch, capacity_tokens: u64) {
+    let (kept, shape) = (watch.kept(), watch.shape());
+    let mut gauge = |name: &str, help: &str, value: f64| {
+        families.gauge(name, help, [Sample::of(value)]);
+    };
+    gauge(
+        "llm_server_kv_tokens",
+        "Tokens in the KV cache, of running requests and of earlier ones that may be taken up again.",
+        kept.tokens.into(),
+    );
+    gauge(
+        "llm_server_kv_capacity_tokens",
+        "Tokens that all sequences together can hold.",
+        capacity_tokens as f64,
+    );
+    gauge(
+        "llm_server_prefix_cache_bytes",
+        "States of sequences in host memory.",
+        kept.bytes as f64,
+    );
+    gauge(
+        "llm_server_prefix_cache_capacity_bytes",
+        "Host memory that such states may take.",
+        shape.cache_bytes as f64,
+    );
+    gauge(
+        "llm_server_prefix_cache_entries",
+        "Sequences that were put aside in host memory.",
+        kept.aside.into(),
+    );
 }

@@ -1,6 +1,11 @@
 //! Names and words as the documents, the dashboard and the alerts have them.
 
-use std::{collections::BTreeMap, convert::Infallible};
+use std::{
+    collections::{BTreeMap, HashSet},
+    convert::Infallible,
+};
+
+use serde_json::Value;
 
 use super::*;
 use crate::{
@@ -151,25 +156,101 @@ fn the_document_lists_every_metric_in_the_words_of_the_metric() {
     assert_eq!(only_documented, Vec::<&String>::new());
 }
 
-#[test]
-fn the_dashboard_and_the_alerts_ask_for_nothing_that_is_not_there() {
-    let said = said(&everything());
-    let known = |word: &str| {
+/// What is wrong with the names and labels that an expression uses.
+fn faults(expression: &str, said: &Described) -> Vec<String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut faults = Vec::new();
+    let mut known = vec!["instance", "job", "le"];
+    for (at, _) in expression.match_indices("llm_server_") {
+        let end = expression[at..].find(|c| !is_name(c));
+        let (word, rest) = expression[at..].split_at(end.unwrap_or(expression.len() - at));
         let family = ["_bucket", "_sum", "_count"]
             .iter()
             .find_map(|suffix| word.strip_suffix(suffix))
             .filter(|family| said.get(*family).is_some_and(|it| it.0 == "histogram"));
-        said.contains_key(family.unwrap_or(word))
-    };
-    for (file, text) in [("dashboard", DASHBOARD), ("alerts", ALERTS)] {
-        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let names: Vec<_> = text
-            .split(|c| !is_name(c))
-            .filter(|word| word.starts_with("llm_server_"))
-            .collect();
-        assert!(names.len() > 5, "{file} names no metrics");
-        for name in names {
-            assert!(known(name), "{file}: {name}");
+        let Some((kind, labels, _)) = said.get(family.unwrap_or(word)) else {
+            faults.push(format!("{word} is not there"));
+            continue;
+        };
+        let of_counter = ["rate(", "increase(", "resets("];
+        let before = of_counter.iter().any(|it| expression[..at].ends_with(it));
+        if (kind != "gauge") != before {
+            faults.push(format!("{word} is a {kind}"));
+        }
+        let labels: Vec<_> = labels.split(", ").collect();
+        let selector = rest.strip_prefix('{').and_then(|it| it.split_once('}'));
+        for matcher in selector.map_or("", |it| it.0).split(", ") {
+            let label = matcher.split(['=', '!']).next().unwrap_or_default();
+            if !label.is_empty() && !known.contains(&label) && !labels.contains(&label) {
+                faults.push(format!("{word} has no label {label}"));
+            }
+        }
+        known.extend(labels);
+    }
+    for (_, list) in expression
+        .match_indices(" by (")
+        .map(|(at, by)| (at, &expression[at + by.len()..]))
+    {
+        for label in list.split(')').next().unwrap_or_default().split(", ") {
+            if !known.contains(&label) {
+                faults.push(format!("nothing has the label {label}"));
+            }
+        }
+    }
+    faults
+}
+
+#[test]
+fn the_alerts_ask_for_nothing_that_is_not_there() {
+    let said = said(&everything());
+    let expressions: Vec<_> = ALERTS
+        .split("- alert: ")
+        .skip(1)
+        .map(|alert| {
+            let expression = alert.split_once("expr:").unwrap().1;
+            let end = expression.find("\n        for:");
+            let end = end.or_else(|| expression.find("\n        labels:"));
+            &expression[..end.unwrap()]
+        })
+        .collect();
+    assert!(expressions.len() > 10);
+    for expression in expressions {
+        assert_eq!(faults(expression, &said), [""; 0], "{expression}");
+    }
+    let made_up = faults(
+        "rate(llm_server_stage{nowhere=\"x\"}[5m]) + llm_server_speed",
+        &said,
+    );
+    assert_eq!(made_up.len(), 3, "{made_up:?}");
+}
+
+#[test]
+fn every_panel_of_the_dashboard_has_a_place_and_asks_for_what_is_there() {
+    let said = said(&everything());
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+    assert_eq!(dashboard["uid"], "llm-server");
+    let mut taken = HashSet::new();
+    let mut ids = HashSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let title = panel["title"].as_str().unwrap();
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}: id");
+        let place = |side: &str| panel["gridPos"][side].as_u64().unwrap();
+        let (x, y) = (place("x"), place("y"));
+        assert!(x + place("w") <= 24, "{title} is off the grid");
+        for cell in (x..x + place("w")).flat_map(|x| (y..y + place("h")).map(move |y| (x, y))) {
+            assert!(taken.insert(cell), "{title} lies on another");
+        }
+        if panel["type"] == "row" {
+            continue;
+        }
+        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
+        assert_ne!(panel["description"], "", "{title}");
+        let targets = panel["targets"].as_array().unwrap();
+        assert!(!targets.is_empty(), "{title}");
+        for target in targets {
+            let expression = target["expr"].as_str().unwrap();
+            assert!(expression.contains("instance=~\"$instance\""), "{title}");
+            assert_eq!(faults(expression, &said), [""; 0], "{title}: {expression}");
         }
     }
 }

@@ -57,7 +57,10 @@ async fn requests_are_counted_by_key_and_a_wrong_key_has_no_name() {
         StatusCode::UNAUTHORIZED
     );
     let ask = |key: &'static str| {
-        let mut request = post("/v1/chat/completions", chat_body("a", json!({})).to_string());
+        let mut request = post(
+            "/v1/chat/completions",
+            chat_body("a", json!({})).to_string(),
+        );
         let headers = request.headers_mut();
         headers.insert("x-api-key", key.parse().unwrap());
         server.send(request)

@@ -176,7 +176,10 @@ fn routed(
         aliases,
         origins,
     };
-    (Surface::new(watched, "org/fake", settings, None).router(), stage)
+    (
+        Surface::new(watched, "org/fake", settings, None).router(),
+        stage,
+    )
 }
 
 /// A server whose model embeds or ranks.
