@@ -6,6 +6,7 @@ mod encode;
 mod error;
 mod fields;
 mod health;
+mod metrics;
 mod native;
 mod openai;
 mod props;
@@ -46,6 +47,7 @@ use crate::{
     config::{Limits, Origins, Share},
     engine::{constrain::Constraints, model::Vocab},
     gpu::Gpus,
+    metrics::Metrics,
 };
 
 /// Where the server is in its life. Requests that need the model are answered only in `Ready`.
@@ -118,6 +120,7 @@ struct App {
     defaults: ArcSwap<Map<String, Value>>,
     /// Where answered requests are recorded.
     tape: Option<Tape>,
+    metrics: Arc<Metrics>,
 }
 
 /// The HTTP surface, whose settings may change while it serves.
@@ -125,7 +128,13 @@ struct App {
 pub struct Surface(Arc<App>);
 
 impl Surface {
-    pub fn new(stage: watch::Receiver<Stage>, settings: Settings, tape: Option<Tape>) -> Self {
+    /// `model`: its name, known before it is loaded.
+    pub fn new(
+        stage: watch::Receiver<Stage>,
+        model: &str,
+        settings: Settings,
+        tape: Option<Tape>,
+    ) -> Self {
         let keys = settings.keys();
         Self(Arc::new(App {
             stage,
@@ -135,6 +144,7 @@ impl Surface {
             origins: ArcSwap::from_pointee(settings.origins),
             defaults: ArcSwap::from_pointee(settings.defaults),
             tape,
+            metrics: Arc::new(Metrics::new(model)),
         }))
     }
 
@@ -187,6 +197,7 @@ fn router(app: Arc<App>) -> Router {
     let keyed = Router::new()
         .route("/version", get(health::version))
         .route("/props", get(props::props))
+        .route("/metrics", get(metrics::metrics))
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*id}", get(openai::models::one))
         .route("/v1/chat/completions", post(openai::chat::create))
@@ -216,7 +227,10 @@ fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(error::wrong_method)
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(cors(&app))
-        .layer(middleware::from_fn(record::keep))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            record::keep,
+        ))
         .with_state(app)
 }
 

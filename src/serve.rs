@@ -105,7 +105,7 @@ pub fn run(
     let (stage, seen) = watch::channel(Stage::Loading { percent: 0 });
     let (surface, http) = {
         let _inside = runtime.enter();
-        let surface = Surface::new(seen, settings, tape);
+        let surface = Surface::new(seen, origin.name(), settings, tape);
         let reload = Reload::new(config.clone(), reread, surface.clone());
         signals::watch(stop.clone(), reload)?;
         let http = Http::start(sockets, surface.router(), Patience::of(&config.limits))?;

@@ -177,7 +177,10 @@ fn routed(
         origins,
         defaults: serde_json::Map::new(),
     };
-    (Surface::new(watched, settings, None).router(), stage)
+    (
+        Surface::new(watched, "org/fake", settings, None).router(),
+        stage,
+    )
 }
 
 /// A server whose model embeds or ranks.

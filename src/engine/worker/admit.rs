@@ -177,8 +177,11 @@ impl<M: Model> Worker<M> {
         if guesses && active.lookup.is_none() {
             active.lookup = Some(Lookup::new(&active.job.prediction, &active.tokens));
         }
-        if follow.is_none() {
-            slot.begin();
+        if follow.is_none()
+            && let Some((cached, prompt)) = slot.begin()
+        {
+            self.done.cached_tokens += cached as u64;
+            self.done.prompt_tokens += prompt as u64;
         }
     }
 
