@@ -9,6 +9,7 @@ mod health;
 mod metrics;
 mod native;
 mod openai;
+mod openapi;
 mod props;
 mod record;
 mod reply;
@@ -193,7 +194,9 @@ fn router(app: Arc<App>) -> Router {
         .route("/health", get(health::health))
         .route("/v1/health", get(health::health))
         .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::health));
+        .route("/health/ready", get(health::health))
+        .route("/openapi.json", get(openapi::json))
+        .route("/docs", get(openapi::page));
     let keyed = Router::new()
         .route("/version", get(health::version))
         .route("/props", get(props::props))

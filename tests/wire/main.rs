@@ -9,6 +9,7 @@ mod health;
 mod life;
 mod metrics;
 mod models;
+mod openapi;
 mod property;
 mod props;
 mod rerank;
