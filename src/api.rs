@@ -105,12 +105,15 @@ struct App {
     limits: Limits,
     keys: Keys,
     tape: Option<Tape>,
+    /// Answers that may be continued.
+    responses: openai::responses::Store,
 }
 
 /// The whole HTTP surface over the server's present stage.
 pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
     let app = Arc::new(App {
         stage,
+        responses: openai::responses::Store::new(settings.limits.responses_bytes),
         limits: settings.limits,
         keys: Keys::new(&settings.keys, settings.share),
         tape: settings.tape,
@@ -127,6 +130,7 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
         .route("/v1/models/{*id}", get(openai::models::one))
         .route("/v1/chat/completions", post(openai::chat::create))
         .route("/v1/completions", post(openai::completions::create))
+        .merge(openai::responses::routes())
         .route("/v1/embeddings", post(openai::embeddings::create))
         .route("/embedding", post(native::embedding))
         .route("/embeddings", post(native::embedding))

@@ -61,6 +61,7 @@ impl Default for Setup {
                 queue: 4,
                 max_tokens: None,
                 body_bytes: 64 << 10,
+                responses_bytes: 1 << 20,
                 queue_wait: minute,
                 request: minute,
                 receive: minute,
