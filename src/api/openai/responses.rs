@@ -11,6 +11,8 @@ mod output;
 mod request;
 mod resource;
 mod store;
+#[cfg(test)]
+mod tests;
 mod text;
 mod tools;
 
@@ -30,7 +32,7 @@ use serde_json::{Value, json};
 
 pub(in crate::api) use self::store::Store;
 use self::{
-    answer::{Answer, Whole},
+    answer::{Answer, Owner, Whole},
     events::Events,
     history::History,
     names::Names,
@@ -75,7 +77,11 @@ async fn create(
         return Err(ApiError::Internal("a turn without a reader".to_owned()));
     };
     let copies = jobs.len();
-    let answer = Answer::new(asked, reader, Arc::clone(&app), tenant.key);
+    let owner = Owner {
+        app: Arc::clone(&app),
+        tenant: tenant.key,
+    };
+    let answer = Answer::new(asked, reader, Some(owner));
     let mut response = match delivery {
         Delivery::Whole => {
             let run = Run::submit(service, jobs, copies, "input", Whole(answer), record)?;
@@ -121,9 +127,10 @@ async fn receive(
         move |body, service: &Service| {
             let mut history = History::new(&app.responses, tenant.key);
             let mut learnt = Names::default();
-            let read = request::read(body, &mut history, &service.identity, &mut learnt);
+            let (chat, mut asked) =
+                request::read(body, &mut history, &service.identity, &mut learnt)?;
+            // What is refused later is refused in the words of the chat request.
             let _ = names.set(learnt);
-            let (chat, mut asked) = read?;
             if !app.responses.is_open() {
                 asked.keep_nothing();
             }

@@ -24,12 +24,18 @@ pub(super) struct Answer {
     /// Seconds since the epoch.
     completed_at: Option<u64>,
     error: Option<ApiError>,
-    keeping: Option<(Keeping, Arc<App>, u64)>,
+    keeping: Option<(Keeping, Owner)>,
+}
+
+/// Whose answer it is, and where it is kept.
+pub(super) struct Owner {
+    pub(super) app: Arc<App>,
+    pub(super) tenant: u64,
 }
 
 impl Answer {
-    /// `tenant`: whose it is.
-    pub(super) fn new(asked: Asked, reader: Reader, app: Arc<App>, tenant: u64) -> Self {
+    /// Without an owner nothing is kept.
+    pub(super) fn new(asked: Asked, reader: Reader, owner: Option<Owner>) -> Self {
         Self {
             resource: asked.resource,
             spaces: asked.spaces,
@@ -38,7 +44,7 @@ impl Answer {
             status: Status::InProgress,
             completed_at: None,
             error: None,
-            keeping: asked.keeping.map(|keeping| (keeping, app, tenant)),
+            keeping: asked.keeping.zip(owner),
         }
     }
 
@@ -91,7 +97,7 @@ impl Answer {
 
     /// Keeps the answer, if it may be.
     pub(super) fn keep(&mut self, usage: Usage) {
-        let Some((keeping, app, tenant)) = self.keeping.take() else {
+        let Some((keeping, Owner { app, tenant })) = self.keeping.take() else {
             return;
         };
         let mut resource = Vec::new();

@@ -26,6 +26,14 @@ pub(super) struct Asked {
     pub(super) warnings: Vec<String>,
 }
 
+impl Asked {
+    /// The server keeps no answers.
+    pub(super) fn keep_nothing(&mut self) {
+        self.keeping = None;
+        self.resource.store = false;
+    }
+}
+
 /// What is kept of the request beside its answer.
 pub(super) struct Keeping {
     /// A JSON array.
@@ -295,12 +303,4 @@ fn keeping(items: &[Item], previous: Option<Arc<Stored>>) -> Option<Keeping> {
         input: serde_json::to_vec(&values).ok()?,
         previous,
     })
-}
-
-impl Asked {
-    /// The server keeps no answers.
-    pub(super) fn keep_nothing(&mut self) {
-        self.keeping = None;
-        self.resource.store = false;
-    }
 }
