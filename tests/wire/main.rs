@@ -11,4 +11,5 @@ mod models;
 mod property;
 mod props;
 mod rerank;
+mod responses;
 mod support;
