@@ -46,6 +46,8 @@ pub(crate) struct Setup {
     pub(crate) aliases: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) plan: Value,
+    /// Of chats, in Jinja.
+    pub(crate) template: &'static str,
 }
 
 impl Default for Setup {
@@ -57,6 +59,7 @@ impl Default for Setup {
             keys: Vec::new(),
             aliases: Vec::new(),
             plan: Value::Null,
+            template: TEMPLATE,
             limits: Limits {
                 queue: 4,
                 max_tokens: None,
@@ -87,6 +90,7 @@ impl Setup {
             aliases,
             limits,
             plan,
+            template,
         } = self;
         let built = engine::start(
             engine::Tuning {
@@ -98,7 +102,7 @@ impl Setup {
         let (engine, _thread) = built.unwrap();
         let work = Work::Generate {
             engine: engine.clone(),
-            chat: Chat::from_template(TEMPLATE, "", "").unwrap(),
+            chat: Chat::from_template(template, "", "").unwrap(),
         };
         let (router, stage) = routed(work, aliases, plan, limits, keys);
         Server {

@@ -103,8 +103,11 @@ pub(super) struct UsageBody {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the wire")]
 struct InputDetails {
     cached_tokens: u32,
+    /// What OpenAI bills for keeping a prompt. Keeping costs nothing here, and nothing is counted.
+    cache_write_tokens: u32,
 }
 
 #[derive(Serialize)]
@@ -118,6 +121,7 @@ impl UsageBody {
             input_tokens: usage.prompt_tokens,
             input_tokens_details: InputDetails {
                 cached_tokens: usage.cached_tokens,
+                cache_write_tokens: 0,
             },
             output_tokens: usage.completion_tokens,
             output_tokens_details: OutputDetails { reasoning_tokens },

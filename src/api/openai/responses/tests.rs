@@ -194,7 +194,7 @@ fn deltas_join_to_what_done_says_and_to_the_whole_answer_however_it_is_split() {
 fn a_whole_answer_has_its_items_apart() {
     let whole: Value = serde_json::from_str(&word(Whole(answer()), &[ANSWER], Finish::Eos)).unwrap();
     insta::assert_snapshot!(steady(&whole["output"]), @r#"[{"type":"reasoning","id":"rs-1","status":"completed","summary":[],"content":[{"type":"reasoning_text","text":"hmm 🤔\n"}]},{"type":"message","id":"msg-2","status":"completed","role":"assistant","content":[{"type":"output_text","text":"On it.\n","annotations":[],"logprobs":[]}]},{"type":"function_call","id":"fc-3","status":"completed","call_id":"call-5","name":"f","arguments":"{\"a\": 1}"},{"type":"function_call","id":"fc-4","status":"completed","call_id":"call-6","namespace":"n","name":"g","arguments":"{\"a\": \"ü\"}"}]"#);
-    insta::assert_snapshot!(whole["usage"], @r#"{"input_tokens":7,"input_tokens_details":{"cached_tokens":2},"output_tokens":1,"output_tokens_details":{"reasoning_tokens":1},"total_tokens":8}"#);
+    insta::assert_snapshot!(whole["usage"], @r#"{"input_tokens":7,"input_tokens_details":{"cached_tokens":2,"cache_write_tokens":0},"output_tokens":1,"output_tokens_details":{"reasoning_tokens":1},"total_tokens":8}"#);
 }
 
 #[test]
