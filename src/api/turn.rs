@@ -51,16 +51,16 @@ pub(super) async fn receive<T: Send + 'static>(
     + 'static,
 ) -> Result<(Turn, T), ApiError> {
     service.work.generator()?;
-    let body = body::receive(body, &app.limits).await?;
+    let body = body::receive(body, &app.limits()).await?;
     let ((mut turn, pending), kept) = {
         let (app, service) = (Arc::clone(app), Arc::clone(service));
         let parse = move |body: &[u8]| {
             let (body, kept) = translate(body::parse(body)?, &service)?;
-            Ok((Turn::parse(body, &service, &app.limits, tenant)?, kept))
+            Ok((Turn::parse(body, &service, &app.limits(), tenant)?, kept))
         };
         body::prepare(body, parse).await?
     };
-    if let Some(pending) = pending {
+    for pending in pending {
         let told = pending.apply(service, &mut turn.jobs).await?;
         turn.warnings.extend(told);
     }
@@ -68,13 +68,13 @@ pub(super) async fn receive<T: Send + 'static>(
 }
 
 impl Turn {
-    /// The turn, and what its answers must be, to be compiled.
+    /// The turn, and what its answers must be, to be compiled or at least checked.
     fn parse(
         body: Map<String, Value>,
         service: &Service,
         limits: &Limits,
         tenant: Tenant,
-    ) -> Result<(Self, Option<Pending>), ApiError> {
+    ) -> Result<(Self, Vec<Pending>), ApiError> {
         let fields = Fields::new(&body);
         let vocab = &*service.vocab;
         let names = ["max_completion_tokens", "max_tokens", "n_predict"];
@@ -82,7 +82,8 @@ impl Turn {
         params.job.logprobs = logprobs(fields)?;
         check_modalities(fields)?;
         let form = constraint::read(fields)?;
-        let (rendered, pending) = render(service.work.generator()?.1, body, form)?;
+        let strict = constraint::strict_tools(fields);
+        let (rendered, form) = render(service.work.generator()?.1, body, form)?;
         let prompt = vocab.tokenize(&rendered.prompt, true, true);
         params.job.visible = visible(&rendered, vocab);
         params.job.stop.extend(rendered.stops.iter().cloned());
@@ -95,7 +96,7 @@ impl Turn {
             delivery: params.delivery,
             warnings: rendered.warnings,
         };
-        Ok((turn, pending))
+        Ok((turn, form.into_iter().chain(strict).collect()))
     }
 }
 

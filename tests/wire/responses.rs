@@ -7,7 +7,7 @@ use axum::{
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use crate::support::{Server, Setup, gated, show, text, value};
+use crate::support::{Server, Setup, gated, key, show, text, value};
 
 fn body(input: Value, more: Value) -> Value {
     let mut body = json!({"model": "org/fake", "input": input});
@@ -22,11 +22,11 @@ async fn ask(server: &Server, input: Value, more: Value) -> Value {
 }
 
 /// A request with a key.
-fn keyed(method: Method, path: &str, key: &str, body: Option<Value>) -> Request<Body> {
+fn keyed(method: Method, path: &str, secret: &str, body: Option<Value>) -> Request<Body> {
     let request = Request::builder()
         .method(method)
         .uri(path)
-        .header("x-api-key", key);
+        .header("x-api-key", secret);
     let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
     request.body(body).unwrap()
 }
@@ -199,14 +199,14 @@ async fn what_shall_not_be_kept_is_not() {
 
 #[tokio::test]
 async fn one_key_cannot_tell_that_another_has_an_answer() {
-    let keys = ["one", "two"].map(str::to_owned).to_vec();
+    let keys = ["one", "two"].map(key).to_vec();
     let server = Setup {
         keys,
         ..Setup::default()
     }
     .start();
-    let create = |key: &str, more: Value| {
-        keyed(Method::POST, "/v1/responses", key, Some(body("hi".into(), more)))
+    let create = |secret: &str, more: Value| {
+        keyed(Method::POST, "/v1/responses", secret, Some(body("hi".into(), more)))
     };
     let answer = value(server.send(create("one", json!({}))).await).await;
     let id = answer["id"].as_str().unwrap();

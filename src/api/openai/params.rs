@@ -93,7 +93,7 @@ pub(in crate::api) fn read(
                 Some(false) => None,
                 Some(true) | None => Some(tenant.cache),
             },
-            key: tenant.key,
+            claimant: tenant.claimant,
             queue_wait: limits.queue_wait,
             deadline: limits.request,
         },

@@ -79,7 +79,7 @@ async fn create(
     let copies = jobs.len();
     let owner = Owner {
         app: Arc::clone(&app),
-        tenant: tenant.key,
+        tenant: tenant.claimant.key,
     };
     let answer = Answer::new(asked, reader, Some(owner));
     let mut response = match delivery {
@@ -90,7 +90,7 @@ async fn create(
         Delivery::Stream(_) => {
             let events = Events::new(answer);
             let run = Run::submit(service, jobs, copies, "input", events, record)?;
-            run.stream(app.limits.keep_alive).await?
+            run.stream(app.limits().keep_alive).await?
         }
     };
     // What depends on kept answers cannot be replayed later.
@@ -125,7 +125,7 @@ async fn receive(
     let translate = {
         let (app, names) = (Arc::clone(app), Arc::clone(&names));
         move |body, service: &Service| {
-            let mut history = History::new(&app.responses, tenant.key);
+            let mut history = History::new(&app.responses, tenant.claimant.key);
             let mut learnt = Names::default();
             let (chat, mut asked) =
                 request::read(body, &mut history, &service.identity, &mut learnt)?;

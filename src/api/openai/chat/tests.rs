@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::answer::{Chunks, Whole};
 use crate::{
     api::{
-        Identity,
+        Aliases, Identity,
         openai::{params::StreamUsage, wire::Head},
         reply::Wording,
         turn::Reader,
@@ -31,7 +31,7 @@ fn reader() -> Reader {
 fn head() -> Head {
     let identity = Identity {
         model: "m".to_owned(),
-        aliases: Vec::new(),
+        aliases: Aliases::default(),
         created: 0,
         fingerprint: "fp".to_owned(),
         version: Value::Null,

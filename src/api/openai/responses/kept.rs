@@ -38,7 +38,7 @@ pub(super) async fn delete(
     id: Id,
 ) -> Result<Json<Value>, ApiError> {
     let id = name(id);
-    if !app.responses.delete(tenant.key, &id) {
+    if !app.responses.delete(tenant.claimant.key, &id) {
         return Err(unknown(id));
     }
     Ok(Json(
@@ -99,7 +99,7 @@ pub(super) async fn input_items(
 
 fn find(app: &App, tenant: Tenant, id: Id) -> Result<Arc<Stored>, ApiError> {
     let id = name(id);
-    let found = app.responses.get(tenant.key, &id);
+    let found = app.responses.get(tenant.claimant.key, &id);
     found.ok_or_else(|| unknown(id))
 }
 

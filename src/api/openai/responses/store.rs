@@ -40,7 +40,7 @@ pub(super) struct Stored {
 
 /// Bounded by the bytes it holds.
 pub(in crate::api) struct Store {
-    most_bytes: u64,
+    most_bytes: AtomicU64,
     held: Arc<AtomicU64>,
     shelf: Mutex<Shelf>,
 }
@@ -92,7 +92,7 @@ impl Drop for Stored {
 impl Store {
     pub(in crate::api) fn new(most_bytes: u64) -> Self {
         Self {
-            most_bytes,
+            most_bytes: most_bytes.into(),
             held: Arc::default(),
             shelf: Mutex::default(),
         }
@@ -100,7 +100,13 @@ impl Store {
 
     /// Whether anything is kept at all.
     pub(super) fn is_open(&self) -> bool {
-        self.most_bytes > 0
+        self.most_bytes() > 0
+    }
+
+    /// Holds at most so many from now on.
+    pub(in crate::api) fn resize(&self, most_bytes: u64) {
+        self.most_bytes.store(most_bytes, Ordering::Relaxed);
+        self.give_up();
     }
 
     pub(super) fn put(&self, tenant: u64, kept: Kept) {
@@ -108,7 +114,7 @@ impl Store {
         let names: usize = kept.items.iter().map(String::len).sum();
         let bytes = text + ENTRY_BYTES + kept.items.len() * ITEM_BYTES + 2 * names;
         let bytes = bytes as u64;
-        if bytes > self.most_bytes {
+        if bytes > self.most_bytes() {
             return;
         }
         self.held.fetch_add(bytes, Ordering::Relaxed);
@@ -118,26 +124,30 @@ impl Store {
             bytes,
             held: Arc::clone(&self.held),
         });
-        // What is given up is dropped once the lock is.
-        let mut given_up = Vec::new();
         let mut shelf = self.shelf();
         for item in &stored.kept.items {
             shelf.items.insert((tenant, item.clone()), id.clone());
         }
         shelf.insert((tenant, id), stored);
-        while self.held.load(Ordering::Relaxed) > self.most_bytes || shelf.answers.len() > MOST {
+        drop(shelf);
+        self.give_up();
+    }
+
+    /// Lets go of the least recently used, until what is held fits.
+    fn give_up(&self) {
+        let mut shelf = self.shelf();
+        let most_bytes = self.most_bytes();
+        while self.held.load(Ordering::Relaxed) > most_bytes || shelf.answers.len() > MOST {
             let Some((_, key)) = shelf.order.pop_first() else {
                 break;
             };
-            if let Some(stored) = shelf.remove(&key) {
-                match Arc::try_unwrap(stored) {
-                    // Dropped here, or its bytes would not count as free yet.
-                    Ok(alone) => drop(alone),
-                    Err(shared) => given_up.push(shared),
-                }
-            }
+            // Its bytes are free once nobody else holds it.
+            drop(shelf.remove(&key));
         }
-        drop(shelf);
+    }
+
+    fn most_bytes(&self) -> u64 {
+        self.most_bytes.load(Ordering::Relaxed)
     }
 
     /// The answer, which counts as used, as do all that it continues.
@@ -271,6 +281,17 @@ mod tests {
         }
         assert_eq!(store.held.load(Ordering::Relaxed), 0);
         assert!(store.shelf().items.is_empty() && store.shelf().order.is_empty());
+    }
+
+    #[test]
+    fn a_store_made_smaller_keeps_what_was_used_last() {
+        let store = Store::new(5000);
+        store.put(1, kept("a", 1000, None));
+        store.put(1, kept("b", 1000, None));
+        store.resize(2000);
+        assert!(store.get(1, "a").is_none() && store.get(1, "b").is_some());
+        store.resize(0);
+        assert!(store.get(1, "b").is_none() && !store.is_open());
     }
 
     #[test]

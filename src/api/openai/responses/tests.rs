@@ -11,7 +11,7 @@ use super::{
     store::Store,
 };
 use crate::{
-    api::{Identity, error::ApiError, reply::Wording, turn::Reader},
+    api::{Aliases, Identity, error::ApiError, reply::Wording, turn::Reader},
     chat::Chat,
     engine::{Finish, Finished, Piece, Times, Usage},
 };
@@ -29,7 +29,7 @@ fn body(value: Value) -> Map<String, Value> {
 fn read(value: Value) -> Result<(Map<String, Value>, Asked), ApiError> {
     let identity = Identity {
         model: "m".to_owned(),
-        aliases: Vec::new(),
+        aliases: Aliases::default(),
         created: 0,
         fingerprint: "fp".to_owned(),
         version: Value::Null,
