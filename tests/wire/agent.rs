@@ -14,7 +14,8 @@ use crate::support::{Setup, post, value};
 
 const TEMPLATE: &str = include_str!("../templates/echo.jinja");
 /// The model repeats it, so that it calls the tool; then it repeats what the tool said.
-const SCRIPT: &str = r#"<tool_call>{"name": "exec_command", "arguments": {"cmd": "expr 6 '*' 7"}}</tool_call>"#;
+const SCRIPT: &str =
+    r#"<tool_call>{"name": "exec_command", "arguments": {"cmd": "expr 6 '*' 7"}}</tool_call>"#;
 
 fn setup() -> Setup {
     let mut setup = Setup {
@@ -29,10 +30,13 @@ fn setup() -> Setup {
 #[tokio::test]
 async fn the_scripted_model_calls_a_tool_and_repeats_its_result() {
     let server = setup().start();
-    let tool = json!({"type": "function", "name": "exec_command", "parameters": {"type": "object"}});
+    let tool =
+        json!({"type": "function", "name": "exec_command", "parameters": {"type": "object"}});
     let ask = async |more: serde_json::Value| {
         let mut body = json!({"tools": [tool]});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         value(server.send(post("/v1/responses", body.to_string())).await).await
     };
     let answer = ask(json!({"input": SCRIPT})).await;

@@ -108,7 +108,10 @@ async fn a_limit_makes_an_answer_incomplete() {
     let server = Server::ready();
     let answer = ask(&server, "abcdef".into(), json!({"max_output_tokens": 3})).await;
     assert_eq!(answer["status"], "incomplete");
-    assert_eq!(answer["incomplete_details"], json!({"reason": "max_output_tokens"}));
+    assert_eq!(
+        answer["incomplete_details"],
+        json!({"reason": "max_output_tokens"})
+    );
     assert_eq!(answer["output"][0]["content"][0]["text"], "abc");
     assert_eq!(answer["output"][0]["status"], "incomplete");
     assert_eq!(answer["usage"]["output_tokens"], 3);
@@ -125,18 +128,29 @@ async fn a_conversation_goes_on_by_the_id_of_its_last_answer() {
     // "one", the answer to it, and "two", each with its line end; the instructions are not taken over.
     assert_eq!(second["usage"]["input_tokens"], 12);
     let more = json!({"previous_response_id": second["id"], "stream": true, "store": false});
-    let stream = text(server.post("/v1/responses", body("three".into(), more)).await).await;
+    let stream = text(
+        server
+            .post("/v1/responses", body("three".into(), more))
+            .await,
+    )
+    .await;
     let third = &events(&stream).pop().unwrap()["response"];
     assert_eq!(third["usage"]["input_tokens"], 12 + 4 + 6);
 
-    let path = format!("/v1/responses/{}/input_items", second["id"].as_str().unwrap());
+    let path = format!(
+        "/v1/responses/{}/input_items",
+        second["id"].as_str().unwrap()
+    );
     let items = value(server.get(&format!("{path}?order=asc")).await).await;
     let texts = |items: &Value| {
         let items = items["data"].as_array().unwrap().iter();
         let told = items.map(|item| format!("{} {}", item["role"], item["content"][0]["text"]));
         told.collect::<Vec<_>>().join(", ")
     };
-    assert_eq!(texts(&items), r#""user" "one", "assistant" "one", "user" "two""#);
+    assert_eq!(
+        texts(&items),
+        r#""user" "one", "assistant" "one", "user" "two""#
+    );
     assert_eq!(items["has_more"], false);
     let page = value(server.get(&format!("{path}?limit=2")).await).await;
     assert_eq!(texts(&page), r#""user" "two", "assistant" "one""#);
@@ -151,7 +165,8 @@ async fn a_kept_item_can_be_referred_to() {
     let server = Server::ready();
     let first = ask(&server, "one".into(), json!({})).await;
     let reference = json!({"type": "item_reference", "id": first["output"][0]["id"]});
-    let input = json!([{"role": "user", "content": "one"}, reference, {"role": "user", "content": "two"}]);
+    let input =
+        json!([{"role": "user", "content": "one"}, reference, {"role": "user", "content": "two"}]);
     let second = ask(&server, input, json!({})).await;
     assert_eq!(second["usage"]["input_tokens"], 12);
 }
@@ -160,7 +175,10 @@ async fn a_kept_item_can_be_referred_to() {
 async fn a_kept_answer_is_read_again_as_it_was_and_deleted_for_good() {
     let server = Server::ready();
     for stream in [false, true] {
-        let response = server.post("/v1/responses", body("hi".into(), json!({"stream": stream})));
+        let response = server.post(
+            "/v1/responses",
+            body("hi".into(), json!({"stream": stream})),
+        );
         let answer = text(response.await).await;
         let answer = if stream {
             events(&answer).pop().unwrap()["response"].clone()
@@ -174,7 +192,10 @@ async fn a_kept_answer_is_read_again_as_it_was_and_deleted_for_good() {
             server.send(request).await
         };
         let deleted = value(delete().await).await;
-        assert_eq!(deleted, json!({"id": answer["id"], "object": "response", "deleted": true}));
+        assert_eq!(
+            deleted,
+            json!({"id": answer["id"], "object": "response", "deleted": true})
+        );
         assert_eq!(delete().await.status(), StatusCode::NOT_FOUND);
         assert_eq!(server.get(&path).await.status(), StatusCode::NOT_FOUND);
     }
@@ -206,7 +227,12 @@ async fn one_key_cannot_tell_that_another_has_an_answer() {
     }
     .start();
     let create = |secret: &str, more: Value| {
-        keyed(Method::POST, "/v1/responses", secret, Some(body("hi".into(), more)))
+        keyed(
+            Method::POST,
+            "/v1/responses",
+            secret,
+            Some(body("hi".into(), more)),
+        )
     };
     let answer = value(server.send(create("one", json!({}))).await).await;
     let id = answer["id"].as_str().unwrap();
@@ -223,11 +249,17 @@ async fn one_key_cannot_tell_that_another_has_an_answer() {
         (Method::GET, "/input_items"),
     ] {
         let theirs = said(keyed(method.clone(), &format!("{path}{rest}"), "two", None)).await;
-        assert_eq!(theirs, said(keyed(method, &format!("{none}{rest}"), "two", None)).await);
+        assert_eq!(
+            theirs,
+            said(keyed(method, &format!("{none}{rest}"), "two", None)).await
+        );
         assert!(theirs.starts_with("404"), "{theirs}");
     }
     let theirs = said(create("two", json!({"previous_response_id": id}))).await;
-    assert_eq!(theirs, said(create("two", json!({"previous_response_id": "resp_none"}))).await);
+    assert_eq!(
+        theirs,
+        said(create("two", json!({"previous_response_id": "resp_none"}))).await
+    );
     let mine = server.send(keyed(Method::GET, &path, "one", None)).await;
     assert_eq!(mine.status(), StatusCode::OK);
 }
@@ -323,8 +355,14 @@ async fn tools_that_are_left_out_are_told_in_a_header() {
 async fn counted_tokens_are_those_that_are_read() {
     let server = Server::ready();
     let first = ask(&server, "one".into(), json!({})).await;
-    let request = json!({"input": "two", "instructions": "Be kind.", "previous_response_id": first["id"]});
-    let counted = value(server.post("/v1/responses/input_tokens", request.clone()).await).await;
+    let request =
+        json!({"input": "two", "instructions": "Be kind.", "previous_response_id": first["id"]});
+    let counted = value(
+        server
+            .post("/v1/responses/input_tokens", request.clone())
+            .await,
+    )
+    .await;
     assert_eq!(counted["object"], "response.input_tokens");
     let answer = value(server.post("/v1/responses", request).await).await;
     assert_eq!(counted["input_tokens"], answer["usage"]["input_tokens"]);

@@ -53,7 +53,8 @@ pub(super) async fn cancel(
     id: Id,
 ) -> Result<Json<Value>, ApiError> {
     find(&app, tenant, id)?;
-    let message = "Cannot cancel a synchronous response: it has ended. Hang up to end one that runs.";
+    let message =
+        "Cannot cancel a synchronous response: it has ended. Hang up to end one that runs.";
     Err(ApiError::Unacceptable(message.to_owned()))
 }
 

@@ -157,8 +157,7 @@ fn begun(call: &ToolCallDelta, spaces: &Spaces) -> Call {
 /// As it stands in `output`, and in the event that ends the item.
 impl Serialize for Item {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.shown(self.status, &self.content)
-            .serialize(serializer)
+        self.shown(self.status, &self.content).serialize(serializer)
     }
 }
 

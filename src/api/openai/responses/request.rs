@@ -82,7 +82,10 @@ const ELSEWHERE: [(&str, &str); 12] = [
     ("functions", "`tools`"),
     ("function_call", "`tool_choice`"),
     ("n", "one request for each answer"),
-    ("continue_final_message", "an `input` that ends with the user"),
+    (
+        "continue_final_message",
+        "an `input` that ends with the user",
+    ),
 ];
 
 /// What may be asked to be included; all but the first say nothing about a model that has no tools of its own.
@@ -195,14 +198,20 @@ fn refuse(fields: Fields<'_>) -> Result<(), ApiError> {
         }
     }
     if fields.flag("background")? == Some(true) {
-        return no("background", "this server answers while you wait; send false");
+        return no(
+            "background",
+            "this server answers while you wait; send false",
+        );
     }
     if fields.get("conversation").is_some() {
         let why = "conversations are not kept here; continue with `previous_response_id`";
         return no("conversation", why);
     }
     if fields.get("prompt").is_some() {
-        return no("prompt", "prompts are not kept here; send `instructions` and `input`");
+        return no(
+            "prompt",
+            "prompts are not kept here; send `instructions` and `input`",
+        );
     }
     match fields.text("truncation")? {
         None | Some("disabled") => {}
@@ -212,14 +221,23 @@ fn refuse(fields: Fields<'_>) -> Result<(), ApiError> {
         }
         Some(_) => return Err(fields.wrong("truncation", "\"disabled\"")),
     }
-    if fields.array("context_management")?.is_some_and(|list| !list.is_empty()) {
-        return no("context_management", "this server does not support it; leave it out");
+    if fields
+        .array("context_management")?
+        .is_some_and(|list| !list.is_empty())
+    {
+        return no(
+            "context_management",
+            "this server does not support it; leave it out",
+        );
     }
     let Some(options) = fields.object("stream_options")? else {
         return Ok(());
     };
     if fields.flag("stream")? != Some(true) {
-        return no("stream_options", "only allowed together with `stream: true`");
+        return no(
+            "stream_options",
+            "only allowed together with `stream: true`",
+        );
     }
     let options = Fields::within(options, "stream_options.");
     if options.flag("include_obfuscation")? == Some(true) {

@@ -53,7 +53,8 @@ fn refusal(value: Value) -> String {
 }
 
 fn answer() -> Answer {
-    let function = |name: &str| json!({"type": "function", "name": name, "parameters": {"type": "object"}});
+    let function =
+        |name: &str| json!({"type": "function", "name": name, "parameters": {"type": "object"}});
     let (chat, asked) = read(json!({
         "input": "Go.",
         "tools": [function("f"), {"type": "namespace", "name": "n", "tools": [function("g")]}],
@@ -125,7 +126,11 @@ fn kinds(events: &[Value]) -> String {
     let mut told: Vec<String> = Vec::new();
     for event in events {
         let kind = event["type"].as_str().unwrap();
-        let kind = format!("{} {}", kind.trim_start_matches("response."), event["output_index"]);
+        let kind = format!(
+            "{} {}",
+            kind.trim_start_matches("response."),
+            event["output_index"]
+        );
         if told.last() != Some(&kind) {
             told.push(kind);
         }
@@ -166,16 +171,23 @@ fn events_come_in_the_published_order_each_with_its_place() {
 
 #[test]
 fn deltas_join_to_what_done_says_and_to_the_whole_answer_however_it_is_split() {
-    let whole: Value = serde_json::from_str(&word(Whole(answer()), &[ANSWER], Finish::Eos)).unwrap();
+    let whole: Value =
+        serde_json::from_str(&word(Whole(answer()), &[ANSWER], Finish::Eos)).unwrap();
     let splits = (1..ANSWER.len()).filter(|at| ANSWER.is_char_boundary(*at));
     for at in splits {
         let (head, tail) = ANSWER.split_at(at);
         let events = events(&word(Events::new(answer()), &[head, tail], Finish::Eos));
         let last = &events.last().unwrap()["response"];
-        assert_eq!(steady(&last["output"]), steady(&whole["output"]), "split at {at}");
+        assert_eq!(
+            steady(&last["output"]),
+            steady(&whole["output"]),
+            "split at {at}"
+        );
         for (index, item) in last["output"].as_array().unwrap().iter().enumerate() {
             let of_item = || events.iter().filter(|event| event["output_index"] == index);
-            let joined: String = of_item().filter_map(|event| event["delta"].as_str()).collect();
+            let joined: String = of_item()
+                .filter_map(|event| event["delta"].as_str())
+                .collect();
             let done = match item["type"].as_str().unwrap() {
                 "function_call" => &item["arguments"],
                 _ => &item["content"][0]["text"],
@@ -185,27 +197,38 @@ fn deltas_join_to_what_done_says_and_to_the_whole_answer_however_it_is_split() {
                 assert_eq!(event["item_id"], item["id"]);
             }
             let said_done = of_item().filter(|event| event["type"] == "response.output_item.done");
-            assert_eq!(said_done.map(|event| &event["item"]).collect::<Vec<_>>(), [item]);
+            assert_eq!(
+                said_done.map(|event| &event["item"]).collect::<Vec<_>>(),
+                [item]
+            );
         }
     }
 }
 
 #[test]
 fn a_whole_answer_has_its_items_apart() {
-    let whole: Value = serde_json::from_str(&word(Whole(answer()), &[ANSWER], Finish::Eos)).unwrap();
+    let whole: Value =
+        serde_json::from_str(&word(Whole(answer()), &[ANSWER], Finish::Eos)).unwrap();
     insta::assert_snapshot!(steady(&whole["output"]), @r#"[{"type":"reasoning","id":"rs-1","status":"completed","summary":[],"content":[{"type":"reasoning_text","text":"hmm 🤔\n"}]},{"type":"message","id":"msg-2","status":"completed","role":"assistant","content":[{"type":"output_text","text":"On it.\n","annotations":[],"logprobs":[]}]},{"type":"function_call","id":"fc-3","status":"completed","call_id":"call-5","name":"f","arguments":"{\"a\": 1}"},{"type":"function_call","id":"fc-4","status":"completed","call_id":"call-6","namespace":"n","name":"g","arguments":"{\"a\": \"ü\"}"}]"#);
     insta::assert_snapshot!(whole["usage"], @r#"{"input_tokens":7,"input_tokens_details":{"cached_tokens":2,"cache_write_tokens":0},"output_tokens":1,"output_tokens_details":{"reasoning_tokens":1},"total_tokens":8}"#);
 }
 
 #[test]
 fn an_answer_cut_off_is_incomplete_and_so_is_its_last_item() {
-    let stream = word(Events::new(answer()), &["<think>\nhm\n</think>\n\nOn "], Finish::Length);
+    let stream = word(
+        Events::new(answer()),
+        &["<think>\nhm\n</think>\n\nOn "],
+        Finish::Length,
+    );
     let events = events(&stream);
     let last = events.last().unwrap();
     assert_eq!(last["type"], "response.incomplete");
     let response = &last["response"];
     assert_eq!(response["status"], "incomplete");
-    assert_eq!(response["incomplete_details"]["reason"], "max_output_tokens");
+    assert_eq!(
+        response["incomplete_details"]["reason"],
+        "max_output_tokens"
+    );
     assert_eq!(response["completed_at"], Value::Null);
     assert_eq!(response["output"][0]["status"], "completed");
     assert_eq!(response["output"][1]["status"], "incomplete");
@@ -256,7 +279,12 @@ fn what_the_assistant_did_in_one_turn_is_one_message() {
             {"role": "user", "content": "And?"},
         ],
     }));
-    let lines: Vec<_> = messages["messages"].as_array().unwrap().iter().map(Value::to_string).collect();
+    let lines: Vec<_> = messages["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(Value::to_string)
+        .collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
     {"role":"system","content":"Be brief.\n\nUse tools."}
     {"role":"user","content":"Go.\nNow."}

@@ -22,10 +22,7 @@ pub(super) fn read(fields: Fields<'_>, chat: &mut Map<String, Value>) -> Result<
     Ok(json!({"format": format, "verbosity": verbosity.unwrap_or("medium")}))
 }
 
-fn format(
-    object: &Map<String, Value>,
-    chat: &mut Map<String, Value>,
-) -> Result<Value, ApiError> {
+fn format(object: &Map<String, Value>, chat: &mut Map<String, Value>) -> Result<Value, ApiError> {
     let fields = Fields::within(object, "text.format.");
     let asked = match fields.text("type")? {
         Some("text") => return Ok(json!({"type": "text"})),
