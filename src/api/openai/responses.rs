@@ -8,6 +8,7 @@ mod kept;
 mod messages;
 mod names;
 mod output;
+mod refused;
 mod request;
 mod resource;
 mod store;

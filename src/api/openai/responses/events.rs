@@ -41,7 +41,9 @@ impl Writer<'_> {
         *self.written += 1;
         let brace = out.len();
         json(out, fields);
-        out[brace] = b',';
+        if let Some(brace) = out.get_mut(brace) {
+            *brace = b',';
+        }
         out.extend_from_slice(b"\n\n");
     }
 

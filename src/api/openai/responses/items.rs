@@ -133,12 +133,12 @@ fn required<'a>(fields: Fields<'a>, name: &str) -> Result<&'a str, ApiError> {
 }
 
 fn check_message(fields: Fields<'_>, path: &str) -> Result<(), ApiError> {
-    match fields.text("role")? {
-        Some("system" | "developer" | "user" | "assistant") => {}
-        _ => {
-            let roles = "\"system\", \"developer\", \"user\" or \"assistant\"";
-            return Err(fields.wrong("role", roles));
-        }
+    let roles = ["system", "developer", "user", "assistant"];
+    if !fields
+        .text("role")?
+        .is_some_and(|role| roles.contains(&role))
+    {
+        return Err(fields.wrong("role", format_args!("one of {roles:?}")));
     }
     check_text(fields, path, "content")
 }

@@ -94,12 +94,12 @@ impl Draft<'_> {
                     Some(space) => tools::qualified(space, name),
                     None => name.to_owned(),
                 };
-                self.call(path, value, &name, value["arguments"].clone());
+                self.call(path, value, &name, &value["arguments"]);
             }
             Some("custom_tool_call") => {
                 let name = value["name"].as_str().unwrap_or_default();
                 let input = json!({"input": value["input"]});
-                self.call(path, value, name, input.to_string().into());
+                self.call(path, value, name, &input.to_string().into());
             }
             Some("function_call_output" | "custom_tool_call_output") => {
                 self.output(path, value)?;
@@ -120,7 +120,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn call(&mut self, path: &str, item: &Value, name: &str, arguments: Value) {
+    fn call(&mut self, path: &str, item: &Value, name: &str, arguments: &Value) {
         let id = item["call_id"].as_str().unwrap_or_default();
         self.calls.insert(id.to_owned());
         let call = json!({

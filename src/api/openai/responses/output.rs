@@ -44,7 +44,8 @@ pub(super) enum Content {
 pub(super) struct Call {
     /// Among the calls of this answer.
     index: u32,
-    call_id: String,
+    /// What the function's output refers to.
+    id: String,
     namespace: Option<String>,
     pub(super) name: String,
     pub(super) arguments: String,
@@ -147,7 +148,7 @@ fn begun(call: &ToolCallDelta, spaces: &Spaces) -> Call {
     let (namespace, name) = spaces.split(&offered);
     Call {
         index: call.index,
-        call_id: call.id.clone().unwrap_or_else(|| id("call")),
+        id: call.id.clone().unwrap_or_else(|| id("call")),
         namespace: namespace.map(str::to_owned),
         name: name.to_owned(),
         arguments: String::new(),
@@ -199,7 +200,7 @@ impl Item {
             Content::Call(call) => Shown::FunctionCall {
                 id,
                 status,
-                call_id: &call.call_id,
+                call_id: &call.id,
                 namespace: call.namespace.as_deref(),
                 name: &call.name,
                 arguments: &call.arguments,

@@ -103,7 +103,6 @@ pub(super) struct UsageBody {
 }
 
 #[derive(Serialize)]
-#[expect(clippy::struct_field_names, reason = "the names are those of the wire")]
 struct InputDetails {
     cached_tokens: u32,
     /// What OpenAI bills for keeping a prompt. Keeping costs nothing here, and nothing is counted.

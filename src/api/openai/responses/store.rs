@@ -124,25 +124,25 @@ impl Store {
             bytes,
             held: Arc::clone(&self.held),
         });
-        let mut shelf = self.shelf();
+        let mut entries = self.shelf();
         for item in &stored.kept.items {
-            shelf.items.insert((tenant, item.clone()), id.clone());
+            entries.items.insert((tenant, item.clone()), id.clone());
         }
-        shelf.insert((tenant, id), stored);
-        drop(shelf);
+        entries.insert((tenant, id), stored);
+        drop(entries);
         self.give_up();
     }
 
     /// Lets go of the least recently used, until what is held fits.
     fn give_up(&self) {
-        let mut shelf = self.shelf();
+        let mut entries = self.shelf();
         let most_bytes = self.most_bytes();
-        while self.held.load(Ordering::Relaxed) > most_bytes || shelf.answers.len() > MOST {
-            let Some((_, key)) = shelf.order.pop_first() else {
+        while self.held.load(Ordering::Relaxed) > most_bytes || entries.answers.len() > MOST {
+            let Some((_, key)) = entries.order.pop_first() else {
                 break;
             };
             // Its bytes are free once nobody else holds it.
-            drop(shelf.remove(&key));
+            drop(entries.remove(&key));
         }
     }
 
@@ -152,12 +152,12 @@ impl Store {
 
     /// The answer, which counts as used, as do all that it continues.
     pub(super) fn get(&self, tenant: u64, id: &str) -> Option<Arc<Stored>> {
-        let mut shelf = self.shelf();
-        let (found, _) = shelf.answers.get(&(tenant, id.to_owned()))?;
+        let mut entries = self.shelf();
+        let (found, _) = entries.answers.get(&(tenant, id.to_owned()))?;
         let found = Arc::clone(found);
         let chain: Vec<_> = found.chain().map(|stored| &stored.kept.id).collect();
         for id in chain.into_iter().rev() {
-            shelf.touch((tenant, id.clone()));
+            entries.touch((tenant, id.clone()));
         }
         Some(found)
     }

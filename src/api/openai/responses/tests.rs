@@ -418,7 +418,7 @@ fn what_cannot_be_honoured_is_refused_by_its_name() {
     tool_choice.tools[0].name | tool_choice.tools[0].name: "f" is not among the tools
     input[1] | input[1]: expected an item, an object
     input[1].type | input[1].type: expected "message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "reasoning" or "item_reference", got "local_shell_call"
-    input[1].role | input[1].role: expected "system", "developer", "user" or "assistant", got "tool"
+    input[1].role | input[1].role: expected one of ["system", "developer", "user", "assistant"], got "tool"
     input[1].content[0] | input[1].content[0]: this model reads text only, and this is "input_image"; send "input_text"
     input[1].content[0].type | input[1].content[0].type: expected "input_text", "output_text" or "refusal", got "poem"
     input[1].arguments | input[1].arguments: expected JSON: EOF while parsing an object at line 1 column 1

@@ -207,7 +207,7 @@ fn object<'a>(path: &str, tool: &'a Value) -> Result<&'a Map<String, Value>, Api
     })
 }
 
-fn name<'a>(fields: Fields<'a>) -> Result<&'a str, ApiError> {
+fn name(fields: Fields<'_>) -> Result<&str, ApiError> {
     let name = fields.text("name")?;
     name.ok_or_else(|| fields.wrong("name", "a string"))
 }
