@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::support::{Server, Setup, gated, key, show, text, value};
 
 fn body(input: Value, more: Value) -> Value {
-    let mut body = json!({"model": "org/fake", "input": input});
+    let mut body = json!({"model": "org/fake"});
+    body["input"] = input;
     if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
         body.extend(more);
     }
