@@ -122,6 +122,8 @@ struct App {
     /// Where answered requests are recorded.
     tape: Option<Tape>,
     metrics: Arc<Metrics>,
+    /// Answers that may be continued.
+    responses: openai::responses::Store,
 }
 
 /// The HTTP surface, whose settings may change while it serves.
@@ -139,6 +141,7 @@ impl Surface {
         let keys = settings.keys();
         Self(Arc::new(App {
             stage,
+            responses: openai::responses::Store::new(settings.limits.responses_bytes),
             limits: ArcSwap::from_pointee(settings.limits),
             keys: ArcSwap::from_pointee(keys),
             aliases: Arc::new(ArcSwap::from_pointee(settings.aliases)),
@@ -165,6 +168,7 @@ impl Surface {
             self.check_defaults(service, &settings.defaults)?;
         }
         self.0.keys.store(Arc::new(settings.keys()));
+        self.0.responses.resize(settings.limits.responses_bytes);
         self.0.limits.store(Arc::new(settings.limits));
         self.0.aliases.store(Arc::new(settings.aliases));
         self.0.origins.store(Arc::new(settings.origins));
@@ -205,6 +209,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/v1/models/{*id}", get(openai::models::one))
         .route("/v1/chat/completions", post(openai::chat::create))
         .route("/v1/completions", post(openai::completions::create))
+        .merge(openai::responses::routes())
         .route("/v1/embeddings", post(openai::embeddings::create))
         .route("/embedding", post(native::embedding))
         .route("/embeddings", post(native::embedding))

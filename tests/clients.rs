@@ -29,6 +29,21 @@ fn the_openai_client_finds_what_it_relies_on() {
 }
 
 #[test]
+fn the_openai_client_gets_responses() {
+    // The model's own template has neither tools nor reasoning.
+    let template = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/templates/qwen3.jinja");
+    let server = Server::start(&[
+        &format!("engine = {{context = 1024, parallel = {SEQUENCES}}}"),
+        &format!("model.chat_template = \"{template}\""),
+    ]);
+    run(
+        "test_responses.py",
+        &server,
+        &[("SEQUENCES", &SEQUENCES.to_string())],
+    );
+}
+
+#[test]
 fn clients_get_answers_of_the_form_they_ask_for() {
     let server = Server::start(&["engine = {context = 1024, parallel = 4}"]);
     run("test_constrained.py", &server, &[]);

@@ -1,6 +1,7 @@
 //! The wire, as clients see it: status, headers and body of every route and of every way it fails,
 //! with the real router, scheduler and chat templates over a model that repeats the last line of its prompt.
 
+mod agent;
 mod chat;
 mod completions;
 mod embeddings;
@@ -13,4 +14,5 @@ mod openapi;
 mod property;
 mod props;
 mod rerank;
+mod responses;
 mod support;

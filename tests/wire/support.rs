@@ -47,6 +47,8 @@ pub(crate) struct Setup {
     pub(crate) aliases: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) plan: Value,
+    /// Of chats, in Jinja.
+    pub(crate) template: &'static str,
 }
 
 impl Default for Setup {
@@ -59,10 +61,12 @@ impl Default for Setup {
             origins: Origins::Every(Any::Any),
             aliases: Vec::new(),
             plan: Value::Null,
+            template: TEMPLATE,
             limits: Limits {
                 queue: 4,
                 max_tokens: None,
                 body_bytes: 64 << 10,
+                responses_bytes: 1 << 20,
                 queue_wait: minute,
                 request: minute,
                 receive: minute,
@@ -90,6 +94,7 @@ impl Setup {
             aliases,
             limits,
             plan,
+            template,
         } = self;
         let built = engine::start(
             engine::Tuning {
@@ -101,7 +106,7 @@ impl Setup {
         let (engine, _thread) = built.unwrap();
         let work = Work::Generate {
             engine: engine.clone(),
-            chat: Chat::from_template(TEMPLATE, "", "").unwrap(),
+            chat: Chat::from_template(template, "", "").unwrap(),
         };
         let (router, stage) = routed(work, aliases, plan, limits, (keys, origins));
         Server {
