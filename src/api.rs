@@ -9,10 +9,12 @@ mod health;
 mod metrics;
 mod native;
 mod openai;
+mod page;
 mod props;
 mod record;
 mod reply;
 mod rerank;
+mod status;
 mod tape;
 mod turn;
 mod work;
@@ -42,7 +44,7 @@ pub use self::{
     tape::Tape,
     work::{Scale, Work},
 };
-use self::{auth::Keys, error::ApiError};
+use self::{auth::Keys, error::ApiError, status::Board};
 use crate::{
     config::{Limits, Origins, Share},
     engine::{constrain::Constraints, model::Vocab},
@@ -117,6 +119,7 @@ struct App {
     origins: ArcSwap<Origins>,
     /// Where answered requests are recorded.
     tape: Option<Tape>,
+    board: Board,
     metrics: Arc<Metrics>,
 }
 
@@ -140,6 +143,7 @@ impl Surface {
             aliases: Arc::new(ArcSwap::from_pointee(settings.aliases)),
             origins: ArcSwap::from_pointee(settings.origins),
             tape,
+            board: Board::new(),
             metrics: Arc::new(Metrics::new(model)),
         }))
     }
@@ -171,6 +175,7 @@ impl Settings {
 
 fn router(app: Arc<App>) -> Router {
     let open = Router::new()
+        .route("/", get(page::page))
         .route("/health", get(health::health))
         .route("/v1/health", get(health::health))
         .route("/health/live", get(health::live))
@@ -178,6 +183,7 @@ fn router(app: Arc<App>) -> Router {
     let keyed = Router::new()
         .route("/version", get(health::version))
         .route("/props", get(props::props))
+        .route("/status", get(status::status))
         .route("/metrics", get(metrics::metrics))
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*id}", get(openai::models::one))

@@ -12,4 +12,5 @@ mod models;
 mod property;
 mod props;
 mod rerank;
+mod status;
 mod support;
