@@ -42,6 +42,11 @@ fn browse(file: &str, server: &Server, environment: &[(&str, &str)]) {
 fn a_browser_shows_what_the_server_does_and_talks_with_the_model() {
     let server = Server::start(&["engine = {context = 2048, parallel = 2}"]);
     browse("test_page.py", &server, &[]);
+}
+
+#[test]
+fn gpus_and_a_placement_on_them_are_shown() {
+    let server = Server::start(&["engine = {context = 512, parallel = 1}"]);
     browse("test_gpus.py", &server, &[]);
 }
 

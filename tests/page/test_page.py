@@ -14,6 +14,12 @@ def ask(browser, text):
     browser.find("#question").send_keys(text + Keys.ENTER)
 
 
+def ask_for_a_story(browser):
+    """Hundreds of tokens, the same at any time."""
+    browser.js("document.getElementById('temperature').value = '0'")
+    ask(browser, STORY)
+
+
 def turns(browser):
     return browser.js("return document.querySelectorAll('.turn').length")
 
@@ -78,7 +84,7 @@ def test_an_answer_comes_token_by_token_and_figures_follow(page):
         new MutationObserver(() => lengths.add(document.querySelector('.turn.assistant .prose')?.textContent.length ?? 0))
           .observe(document.getElementById('talk'), {childList: true, subtree: true, characterData: true});"""
     )
-    ask(page, STORY)
+    ask_for_a_story(page)
     page.until("document.getElementById('running').textContent === '1'", "the figures show the running request")
     assert page.find("#stop").is_displayed() and not page.find("#send").is_displayed()
     page.until("parseFloat(document.getElementById('generated').textContent) > 0", "tokens per second are shown")
@@ -90,7 +96,7 @@ def test_an_answer_comes_token_by_token_and_figures_follow(page):
 
 def test_an_answer_is_stopped_in_the_middle_and_the_next_one_is_whole(page):
     before = status()["recent"]
-    ask(page, STORY)
+    ask_for_a_story(page)
     page.until("(document.querySelector('.turn.assistant .prose')?.textContent.length ?? 0) > 20", "it begins")
     page.find("#stop").click()
     assert answer_ended(page, 1).startswith("stopped")
@@ -105,7 +111,6 @@ def test_an_answer_is_stopped_in_the_middle_and_the_next_one_is_whole(page):
 
     page.js("document.getElementById('settings').open = true")
     page.find("#most").send_keys("12")
-    page.find("#temperature").send_keys("0")
     ask(page, "Say hello.")
     end = answer_ended(page, 2)
     assert "12 tokens" in end or "tokens/s" in end
@@ -117,7 +122,7 @@ def test_an_answer_is_stopped_in_the_middle_and_the_next_one_is_whole(page):
 
 
 def test_escape_stops(page):
-    ask(page, STORY)
+    ask_for_a_story(page)
     page.until("document.querySelector('.turn.assistant .prose')?.textContent.length > 0", "it begins")
     page.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
     assert answer_ended(page, 1).startswith("stopped")
@@ -252,6 +257,7 @@ def test_the_keyboard_alone_reaches_and_does_everything(page):
     # The skip link leads to the chat, from where one can ask, stop and begin anew without a mouse.
     page.find(".skip").send_keys(Keys.ENTER)
     assert page.js("return document.activeElement.id") == "question"
+    page.js("document.getElementById('temperature').value = '0'")
     page.driver.switch_to.active_element.send_keys(STORY + Keys.ENTER)
     page.until("document.querySelector('.turn.assistant .prose')?.textContent.length > 0", "it begins")
     page.driver.switch_to.active_element.send_keys(Keys.TAB, Keys.TAB)

@@ -8,7 +8,8 @@ def test_reasoning_streams_into_a_fold_that_can_be_opened(browser):
     browser.ready()
     browser.js("document.getElementById('settings').open = true")
     browser.find("#most").send_keys("80")
-    browser.find("#question").send_keys("Name three rivers." + Keys.ENTER)
+    browser.find("#temperature").send_keys("0")
+    browser.find("#question").send_keys("Explain how rain comes about, step by step." + Keys.ENTER)
     browser.until("document.querySelector('.reasoning') !== null", "reasoning begins")
     assert browser.js("return document.querySelector('.reasoning').open") is False
     assert browser.text(".reasoning summary") == "Reasoning …"
