@@ -10,10 +10,12 @@ mod metrics;
 mod native;
 mod openai;
 mod openapi;
+mod page;
 mod props;
 mod record;
 mod reply;
 mod rerank;
+mod status;
 mod tape;
 mod turn;
 mod work;
@@ -43,7 +45,7 @@ pub use self::{
     tape::Tape,
     work::{Scale, Work},
 };
-use self::{auth::Keys, error::ApiError};
+use self::{auth::Keys, error::ApiError, status::Board};
 use crate::{
     config::{Limits, Origins, Share},
     engine::{constrain::Constraints, model::Vocab},
@@ -121,6 +123,7 @@ struct App {
     defaults: ArcSwap<Map<String, Value>>,
     /// Where answered requests are recorded.
     tape: Option<Tape>,
+    board: Board,
     metrics: Arc<Metrics>,
     /// Answers that may be continued.
     responses: openai::responses::Store,
@@ -148,6 +151,7 @@ impl Surface {
             origins: ArcSwap::from_pointee(settings.origins),
             defaults: ArcSwap::from_pointee(settings.defaults),
             tape,
+            board: Board::new(),
             metrics: Arc::new(Metrics::new(model)),
         }))
     }
@@ -195,6 +199,7 @@ impl Settings {
 
 fn router(app: Arc<App>) -> Router {
     let open = Router::new()
+        .route("/", get(page::page))
         .route("/health", get(health::health))
         .route("/v1/health", get(health::health))
         .route("/health/live", get(health::live))
@@ -204,6 +209,7 @@ fn router(app: Arc<App>) -> Router {
     let keyed = Router::new()
         .route("/version", get(health::version))
         .route("/props", get(props::props))
+        .route("/status", get(status::status))
         .route("/metrics", get(metrics::metrics))
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*id}", get(openai::models::one))

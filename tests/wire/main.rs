@@ -15,4 +15,5 @@ mod property;
 mod props;
 mod rerank;
 mod responses;
+mod status;
 mod support;
