@@ -8,6 +8,7 @@ mod fields;
 mod health;
 mod native;
 mod openai;
+mod patience;
 mod props;
 mod record;
 mod reply;
@@ -96,6 +97,8 @@ pub struct Settings {
     pub share: Share,
     /// Where answered requests are recorded.
     pub tape: Option<Tape>,
+    /// How long a request waits for the model to be loaded; `None`: it gets 503 at once.
+    pub patience: Option<Duration>,
 }
 
 /// What every request may look at.
@@ -104,6 +107,7 @@ struct App {
     limits: Limits,
     keys: Keys,
     tape: Option<Tape>,
+    patience: Option<Duration>,
 }
 
 /// The whole HTTP surface over the server's present stage.
@@ -113,6 +117,7 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
         limits: settings.limits,
         keys: Keys::new(&settings.keys, settings.share),
         tape: settings.tape,
+        patience: settings.patience,
     });
     let open = Router::new()
         .route("/health", get(health::health))
@@ -139,6 +144,10 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             tape::record,
+        ))
+        .route_layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            patience::until_loaded,
         ))
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),

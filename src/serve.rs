@@ -29,7 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::{http::Http, identity::Served, loading::Loading};
+use self::{http::Http, identity::Served, listen::Owner, loading::Loading};
 pub use self::{
     listen::ListenError,
     load::LoadFailure,
@@ -81,13 +81,20 @@ pub enum Failure {
 /// When this returns, a thread of the engine may still run: leave the process by `_exit`.
 pub fn run(config: Config, origin: Origin) -> Result<(), Failure> {
     let template = files::template(&config)?;
+    let keys = files::keys(&config.auth.key_files)?;
+    let tape = files::tape(&config)?;
+    let sockets = listen::open(&config.listen)?;
     let settings = Settings {
         limits: config.limits.clone(),
-        keys: files::keys(&config.auth.key_files)?,
+        keys,
         share: config.cache.share,
-        tape: files::tape(&config)?,
+        tape,
+        // Who connects to the service manager's socket counts on being kept until somebody answers.
+        patience: sockets
+            .iter()
+            .any(|bound| bound.owner == Owner::ServiceManager)
+            .then_some(config.limits.queue_wait),
     };
-    let sockets = listen::open(&config.listen)?;
     let addresses: Vec<_> = sockets.iter().map(|bound| bound.address.clone()).collect();
 
     let runtime = runtime()?;

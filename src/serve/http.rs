@@ -1,6 +1,6 @@
 //! Connections: accepted, bounded in number and patience, and let go one by one when the server stops.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{future::pending, io, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::listen::{Bound, Socket, SocketFile};
+use super::listen::{Bound, Owner, Socket, SocketFile};
 
 /// Descriptors kept back from connections: weights, libraries, logs, downloads.
 const KEPT_DESCRIPTORS: u64 = 64;
@@ -62,15 +62,23 @@ impl Http {
         };
         let mut loops = JoinSet::new();
         let mut files = Vec::new();
-        for Bound { socket, file, .. } in sockets {
+        for Bound {
+            socket,
+            owner,
+            file,
+            ..
+        } in sockets
+        {
+            let left = lines.clone().left(owner);
             match socket {
                 Socket::Tcp(listener) => {
-                    loops.spawn(accept_tcp(TcpListener::from_std(listener)?, lines.clone()))
+                    let accept = accept_tcp(TcpListener::from_std(listener)?, lines.clone());
+                    loops.spawn(until(left, accept))
                 }
-                Socket::Unix(listener) => loops.spawn(accept_unix(
-                    UnixListener::from_std(listener)?,
-                    lines.clone(),
-                )),
+                Socket::Unix(listener) => {
+                    let accept = accept_unix(UnixListener::from_std(listener)?, lines.clone());
+                    loops.spawn(until(left, accept))
+                }
             };
             files.extend(file);
         }
@@ -82,7 +90,8 @@ impl Http {
     }
 
     /// Lets every connection go after the answer it is giving (idle ones at once), and waits for them.
-    /// New ones are still accepted and get one answer each. The drain begins at the first poll.
+    /// New ones are still accepted and get one answer each, except on sockets of the service manager: there
+    /// they wait for the next process. The drain begins at the first poll.
     pub(crate) fn finish(&self) -> impl Future<Output = ()> + Send + 'static {
         let lines = self.lines.clone();
         async move {
@@ -100,6 +109,14 @@ impl Http {
 }
 
 impl Lines {
+    /// Ends when a socket of this owner is left to the next process.
+    async fn left(self, owner: Owner) {
+        match owner {
+            Owner::ServiceManager => self.drain.cancelled().await,
+            Owner::Us => pending().await,
+        }
+    }
+
     fn take<S>(&self, stream: S, place: tokio::sync::OwnedSemaphorePermit)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -130,6 +147,15 @@ impl Lines {
         };
         let tracker = if late { &self.late } else { &self.open };
         tracker.spawn(conversation);
+    }
+}
+
+/// Accepts until the socket is left. Nobody is lost between: what was accepted is taken without a pause.
+async fn until(left: impl Future<Output = ()>, accept: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        () = left => {}
+        () = accept => {}
     }
 }
 

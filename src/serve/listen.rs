@@ -21,8 +21,18 @@ pub(crate) struct Bound {
     pub(crate) socket: Socket,
     /// `http://127.0.0.1:8080` or `unix:/run/llm-server.sock`.
     pub(crate) address: String,
+    pub(crate) owner: Owner,
     /// Removes the file of a Unix socket that we made.
     pub(crate) file: Option<SocketFile>,
+}
+
+/// Who goes on listening when this process stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Nobody: the socket ends with us.
+    Us,
+    /// It keeps whoever connects for the next process.
+    ServiceManager,
 }
 
 pub(crate) enum Socket {
@@ -79,7 +89,12 @@ fn inherit(passed: &mut ListenFd, index: usize) -> Result<Bound, ListenError> {
                 unix_bound(listener, format!("unix:{path}"), None)
             }),
     };
-    bound.map_err(|cause| ListenError::Inherited { index, cause })
+    bound
+        .map(|bound| Bound {
+            owner: Owner::ServiceManager,
+            ..bound
+        })
+        .map_err(|cause| ListenError::Inherited { index, cause })
 }
 
 fn bind_tcp(address: SocketAddr) -> Result<Bound, ListenError> {
@@ -103,6 +118,7 @@ fn tcp_bound(listener: TcpListener) -> io::Result<Bound> {
     Ok(Bound {
         socket: Socket::Tcp(listener),
         address,
+        owner: Owner::Us,
         file: None,
     })
 }
@@ -141,6 +157,7 @@ fn unix_bound(
     Ok(Bound {
         socket: Socket::Unix(listener),
         address,
+        owner: Owner::Us,
         file,
     })
 }

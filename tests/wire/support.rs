@@ -169,6 +169,7 @@ fn routed(
         keys,
         share: llm_server::config::Share::Key,
         tape: None,
+        patience: None,
     };
     (router(watched, settings), stage)
 }
