@@ -84,16 +84,17 @@ pub fn run(config: Config, origin: Origin) -> Result<(), Failure> {
     let keys = files::keys(&config.auth.key_files)?;
     let tape = files::tape(&config)?;
     let sockets = listen::open(&config.listen)?;
+    let owner = listen::owner(&sockets);
     let settings = Settings {
         limits: config.limits.clone(),
         keys,
         share: config.cache.share,
         tape,
         // Who connects to the service manager's socket counts on being kept until somebody answers.
-        patience: sockets
-            .iter()
-            .any(|bound| bound.owner == Owner::ServiceManager)
-            .then_some(config.limits.queue_wait),
+        patience: match owner {
+            Owner::ServiceManager => Some(config.limits.queue_wait),
+            Owner::Us => None,
+        },
     };
     let addresses: Vec<_> = sockets.iter().map(|bound| bound.address.clone()).collect();
 
@@ -111,6 +112,7 @@ pub fn run(config: Config, origin: Origin) -> Result<(), Failure> {
     }
     let life = Life {
         addresses: addresses.join(" "),
+        owner,
         config,
         origin,
         template,
@@ -125,6 +127,7 @@ pub fn run(config: Config, origin: Origin) -> Result<(), Failure> {
 
 struct Life {
     addresses: String,
+    owner: Owner,
     config: Config,
     origin: Origin,
     template: Option<String>,
@@ -148,6 +151,9 @@ impl Life {
         };
         let Some((located, loaded)) = loading.run().await? else {
             info!("stopped while loading");
+            // Who waits for the model hears that it will not come.
+            self.stage.send_replace(Stage::Draining);
+            let _ = timeout(TURN_AWAY, self.http.finish()).await;
             return Ok(());
         };
         let identity = self.identity(&located.sha256.to_string());
@@ -220,7 +226,11 @@ impl Life {
             "draining"
         );
         // In this order: whoever hears of the stop finds the door closed.
-        self.stage.send_replace(Stage::Draining);
+        match self.owner {
+            Owner::Us => drop(self.stage.send_replace(Stage::Draining)),
+            // Nobody new gets in, and whoever is in already is answered.
+            Owner::ServiceManager => {}
+        }
         systemd::stopping("Draining", limit + LAST_EVENTS + LAST_STEP);
         let mut finish = pin!(self.http.finish());
         if timeout(limit, &mut finish).await.is_err() {

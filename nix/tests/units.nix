@@ -99,7 +99,7 @@ else
     cp contrib/llm-server-models@.service contrib/llm-server-models@one.service
     rm contrib/*@.*
     mkdir -p contrib-gpu/llm-server.service.d
-    cp contrib/llm-server.service contrib-gpu
+    cp contrib/llm-server.{service,socket} contrib-gpu
     cp ${contrib}/gpu.conf contrib-gpu/llm-server.service.d
 
     for folder in module contrib contrib-gpu; do

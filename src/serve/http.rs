@@ -3,7 +3,10 @@
 use std::{future::pending, io, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -14,6 +17,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
     sync::Semaphore,
     task::JoinSet,
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -23,6 +27,9 @@ use super::listen::{Bound, Owner, Socket, SocketFile};
 const KEPT_DESCRIPTORS: u64 = 64;
 /// More connections than this serve nobody: the engine runs a few sequences at a time.
 const MOST_CONNECTIONS: u64 = 4096;
+
+/// How long the first request may be on its way when the drain begins.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// The open side of the server. Dropping it closes the sockets.
 pub(crate) struct Http {
@@ -122,20 +129,31 @@ impl Lines {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let late = self.drain.is_cancelled();
+        let router = TowerToHyperService::new(self.router.clone());
+        let asked = CancellationToken::new();
+        let ask = asked.clone();
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.receive)
             .keep_alive(!late)
             .serve_connection(
                 TokioIo::new(stream),
-                TowerToHyperService::new(self.router.clone()),
+                service_fn(move |request| {
+                    ask.cancel();
+                    router.call(request)
+                }),
             );
         let drain = self.drain.clone();
         let conversation = async move {
             let mut connection = pin!(connection);
+            let last = async {
+                drain.cancelled().await;
+                // Closed now, a connection that nothing was read from yet would lose its request.
+                let _ = timeout(FIRST_REQUEST, asked.cancelled()).await;
+            };
             let end = tokio::select! {
                 end = connection.as_mut() => end,
-                () = drain.cancelled(), if !late => {
+                () = last, if !late => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }

@@ -26,7 +26,7 @@ pub(crate) struct Bound {
     pub(crate) file: Option<SocketFile>,
 }
 
-/// Who goes on listening when this process stops.
+/// Who listens, and goes on listening or does not when this process stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// Nobody: the socket ends with us.
@@ -69,6 +69,11 @@ pub(crate) fn open(listen: &Listen) -> Result<Vec<Bound>, ListenError> {
         Listen::Unix(path) => bind_unix(path),
     }
     .map(|bound| vec![bound])
+}
+
+/// Whose these are: either all are ours or none.
+pub(crate) fn owner(sockets: &[Bound]) -> Owner {
+    sockets.first().map_or(Owner::Us, |bound| bound.owner)
 }
 
 fn inherit(passed: &mut ListenFd, index: usize) -> Result<Bound, ListenError> {
