@@ -9,6 +9,7 @@ mod systemd;
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     os::{fd::OwnedFd, unix::fs::PermissionsExt, unix::net::UnixStream},
     path::Path,
@@ -190,6 +191,33 @@ fn who_comes_during_the_drain_is_left_to_the_next_process_on_a_socket_of_the_ser
     // Still in the kernel's queue, and the first there.
     let (_, from) = ours.accept().unwrap();
     assert_eq!(from, late.local_addr().unwrap());
+}
+
+#[test]
+fn a_request_that_began_before_the_drain_is_answered_on_a_socket_of_the_service_manager() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut service = activated(&serve(&[SMALL, "limits.drain = 100"]), listener);
+    service.hear("READY=1");
+    let body = r#"{"prompt": "One, two,", "max_tokens": 4}"#;
+    let mut early = TcpStream::connect(&address).unwrap();
+    early
+        .write_all(b"POST /v1/completions HTTP/1.1\r\nhost: test\r\n")
+        .unwrap();
+    // Who came later was accepted, so the first one was.
+    assert_eq!(get(&address, "/health").0, 200);
+    service.signal(Signal::TERM);
+    service.hear("STOPPING=1");
+
+    let rest = format!(
+        "content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    early.write_all(rest.as_bytes()).unwrap();
+    let mut answer = String::new();
+    early.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(service.wait(LONG).code(), Some(0), "{}", service.log());
 }
 
 #[test]

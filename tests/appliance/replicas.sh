@@ -4,6 +4,8 @@
 #
 #   APPLIANCE_BUILD    folder with llm-server, lib and backends [target/release]
 #   LLM_SERVER_MODELS  store that has the small model [target/test-models]
+# Functions are called by `says`, and an inner shell expands what it is given:
+# shellcheck disable=SC2317,SC2016
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
