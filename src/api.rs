@@ -2,18 +2,19 @@
 
 mod auth;
 mod body;
+mod early;
 mod encode;
 mod error;
 mod fields;
 mod health;
 mod native;
 mod openai;
-mod patience;
 mod props;
 mod record;
 mod reply;
 mod rerank;
 mod tape;
+mod turn;
 mod work;
 
 use std::{
@@ -22,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use axum::{
     Router,
     http::{HeaderName, Method, header},
@@ -35,13 +37,15 @@ use tower_http::{
     cors::{AllowHeaders, AllowOrigin, CorsLayer},
 };
 
-use self::{auth::Keys, error::ApiError};
 pub use self::{
+    auth::Key,
+    early::Early,
     tape::Tape,
     work::{Scale, Work},
 };
+use self::{auth::Keys, error::ApiError};
 use crate::{
-    config::{Limits, Share},
+    config::{Limits, Origins, Share},
     engine::{constrain::Constraints, model::Vocab},
     gpu::Gpus,
 };
@@ -73,12 +77,15 @@ pub struct Service {
     pub gpus: Gpus,
 }
 
+/// Names that may change while the server runs.
+pub type Aliases = Arc<ArcSwap<Vec<String>>>;
+
 /// What is served, as clients see it.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// Key in `models.lock` (or the file's name).
     pub model: String,
-    pub aliases: Vec<String>,
+    pub aliases: Aliases,
     /// Seconds since the epoch at which the model was loaded.
     pub created: u64,
     /// `system_fingerprint`: digest over engine bytes, weights and effective configuration.
@@ -87,38 +94,81 @@ pub struct Identity {
     pub version: Value,
 }
 
-/// What the surface needs from the configuration.
+/// What the surface needs from the configuration, and what may change while it serves.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub limits: Limits,
     /// Accepted API keys; empty: none is asked for.
-    pub keys: Vec<String>,
+    pub keys: Vec<Key>,
     /// Whose cached prefixes a key's requests may reuse.
     pub share: Share,
-    /// Where answered requests are recorded.
-    pub tape: Option<Tape>,
-    /// How long a request waits for the model to be loaded; `None`: it gets 503 at once.
-    pub patience: Option<Duration>,
+    /// Names beside its own that the model answers to.
+    pub aliases: Vec<String>,
+    /// Web pages that may ask.
+    pub origins: Origins,
 }
 
 /// What every request may look at.
 struct App {
     stage: watch::Receiver<Stage>,
-    limits: Limits,
-    keys: Keys,
+    limits: ArcSwap<Limits>,
+    keys: ArcSwap<Keys>,
+    aliases: Aliases,
+    origins: ArcSwap<Origins>,
+    /// Where answered requests are recorded.
     tape: Option<Tape>,
-    patience: Option<Duration>,
+    early: Early,
 }
 
-/// The whole HTTP surface over the server's present stage.
-pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
-    let app = Arc::new(App {
-        stage,
-        limits: settings.limits,
-        keys: Keys::new(&settings.keys, settings.share),
-        tape: settings.tape,
-        patience: settings.patience,
-    });
+/// The HTTP surface, whose settings may change while it serves.
+#[derive(Clone)]
+pub struct Surface(Arc<App>);
+
+impl Surface {
+    pub fn new(
+        stage: watch::Receiver<Stage>,
+        settings: Settings,
+        tape: Option<Tape>,
+        early: Early,
+    ) -> Self {
+        let keys = settings.keys();
+        Self(Arc::new(App {
+            stage,
+            limits: ArcSwap::from_pointee(settings.limits),
+            keys: ArcSwap::from_pointee(keys),
+            aliases: Arc::new(ArcSwap::from_pointee(settings.aliases)),
+            origins: ArcSwap::from_pointee(settings.origins),
+            tape,
+            early,
+        }))
+    }
+
+    /// New settings, for requests that come from now on.
+    pub fn change(&self, settings: Settings) {
+        self.0.keys.store(Arc::new(settings.keys()));
+        self.0.limits.store(Arc::new(settings.limits));
+        self.0.aliases.store(Arc::new(settings.aliases));
+        self.0.origins.store(Arc::new(settings.origins));
+    }
+
+    /// The model's other names, as they are at any time.
+    pub fn aliases(&self) -> Aliases {
+        Arc::clone(&self.0.aliases)
+    }
+
+    /// All routes over the server's present stage.
+    pub fn router(&self) -> Router {
+        router(Arc::clone(&self.0))
+    }
+}
+
+impl Settings {
+    fn keys(&self) -> Keys {
+        Keys::new(self.keys.clone(), self.share, self.limits.queue)
+    }
+}
+
+fn router(app: Arc<App>) -> Router {
     let open = Router::new()
         .route("/health", get(health::health))
         .route("/v1/health", get(health::health))
@@ -147,7 +197,7 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
         ))
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),
-            patience::until_loaded,
+            early::receive,
         ))
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),
@@ -159,15 +209,20 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::wrong_method)
         .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(cors())
+        .layer(cors(&app))
         .layer(middleware::from_fn(record::keep))
         .with_state(app)
 }
 
-/// Any page may call, with a key of its own: no cookies are read here.
-fn cors() -> CorsLayer {
+/// Whoever may call does so with a key of its own: no cookies are read here.
+fn cors(app: &Arc<App>) -> CorsLayer {
+    let app = Arc::clone(app);
+    let may = AllowOrigin::predicate(move |origin, _| match &**app.origins.load() {
+        Origins::Every(_) => true,
+        Origins::Listed(origins) => origins.iter().any(|one| origin == one.as_str()),
+    });
     CorsLayer::new()
-        .allow_origin(AllowOrigin::mirror_request())
+        .allow_origin(may)
         .allow_methods([
             Method::GET,
             Method::HEAD,
@@ -187,6 +242,11 @@ fn cors() -> CorsLayer {
 }
 
 impl App {
+    /// As they are now; a request keeps those that it began with.
+    fn limits(&self) -> Arc<Limits> {
+        self.limits.load_full()
+    }
+
     /// The loaded model, or why there is none at the moment.
     fn service(&self) -> Result<Arc<Service>, ApiError> {
         match &*self.stage.borrow() {

@@ -4,6 +4,7 @@
 //! Dropping the receiver of the events is the only way to cancel. Models that embed or rank have a border of their
 //! own in [`embed`].
 
+mod budget;
 pub mod constrain;
 pub mod embed;
 pub mod fake;
@@ -40,6 +41,7 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+pub use budget::Budget;
 pub use pulse::Pulse;
 use reply::Place;
 pub(crate) use reply::Reply;
@@ -69,12 +71,32 @@ pub struct Job {
     /// Whose cached prefixes may be reused: requests of different tenants never share. `None`: nobody's, and
     /// nobody may reuse this one's.
     pub tenant: Option<u64>,
-    /// Whose turn it is: waiting jobs of different keys have a fair share each.
-    pub key: u64,
+    pub claimant: Claimant,
     /// How long the job may wait for a free sequence.
     pub queue_wait: Duration,
     /// How long the job may run once it has a sequence.
     pub deadline: Duration,
+}
+
+/// Whose a job is: waiting jobs of different keys have their turns in proportion to their shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claimant {
+    pub key: u64,
+    /// Of the turns, measured by those of others; at least 1.
+    pub share: u32,
+    /// Jobs of this key that may wait at once.
+    pub places: u32,
+}
+
+impl Default for Claimant {
+    /// Everybody together.
+    fn default() -> Self {
+        Self {
+            key: 0,
+            share: 1,
+            places: u32::MAX,
+        }
+    }
 }
 
 /// What a job tells its caller.
@@ -158,6 +180,9 @@ pub struct Times {
 pub enum Failed {
     #[error("no sequence became free within {0:?}")]
     QueueWait(Duration),
+    /// As many jobs of the same key wait already as its share of the queue holds.
+    #[error("{0} requests of this key are waiting already")]
+    Share(u32),
     #[error("the request ran longer than {0:?}")]
     Deadline(Duration),
     /// The grammar or a sampler setting was refused by the engine: the request's own fault.

@@ -8,6 +8,7 @@ mod listen;
 pub(crate) mod load;
 mod loading;
 pub(crate) mod locate;
+mod reload;
 mod signals;
 
 use std::{
@@ -29,14 +30,20 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::{http::Http, identity::Served, listen::Owner, loading::Loading};
+use self::{
+    http::{Http, Patience},
+    identity::Served,
+    listen::Owner,
+    loading::Loading,
+    reload::Reload,
+};
 pub use self::{
     listen::ListenError,
     load::LoadFailure,
     locate::{Absent, LocateError, Origin},
 };
 use crate::{
-    api::{self, Identity, Service, Settings, Stage},
+    api::{Early, Identity, Service, Settings, Stage, Surface},
     config::Config,
     engine::{Watch, constrain::Constraints, llama, model::Vocab},
     gpu::Gpus,
@@ -62,8 +69,8 @@ pub enum Failure {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("auth.key_files: {} holds no key; expected one key a line", .0.display())]
-    NoKeys(PathBuf),
+    #[error("{field}: {} holds no key; expected one key a line", path.display())]
+    NoKeys { field: &'static str, path: PathBuf },
     #[error(transparent)]
     Locate(#[from] LocateError),
     #[error(transparent)]
@@ -79,32 +86,34 @@ pub enum Failure {
 /// Serves until SIGTERM or SIGINT, then drains; `Ok` is a clean stop.
 ///
 /// When this returns, a thread of the engine may still run: leave the process by `_exit`.
-pub fn run(config: Config, origin: Origin) -> Result<(), Failure> {
+/// `reread` reads the configuration again, from where `config` came from; it says itself what is wrong there.
+pub fn run(
+    config: Config,
+    origin: Origin,
+    reread: impl Fn() -> Result<Config, String> + Send + Sync + 'static,
+) -> Result<(), Failure> {
     let template = files::template(&config)?;
-    let keys = files::keys(&config.auth.key_files)?;
+    let settings = settings(&config)?;
     let tape = files::tape(&config)?;
     let sockets = listen::open(&config.listen)?;
     let owner = listen::owner(&sockets);
-    let settings = Settings {
-        limits: config.limits.clone(),
-        keys,
-        share: config.cache.share,
-        tape,
-        // Who connects to the service manager's socket counts on being kept until somebody answers.
-        patience: match owner {
-            Owner::ServiceManager => Some(config.limits.queue_wait),
-            Owner::Us => None,
-        },
+    let early = match owner {
+        // Who connects to a socket of the service manager counts on being kept until somebody answers.
+        Owner::ServiceManager => Early::Waits,
+        Owner::Us => Early::TurnedAway,
     };
     let addresses: Vec<_> = sockets.iter().map(|bound| bound.address.clone()).collect();
 
     let runtime = runtime()?;
     let stop = CancellationToken::new();
     let (stage, seen) = watch::channel(Stage::Loading { percent: 0 });
-    let http = {
+    let (surface, http) = {
         let _inside = runtime.enter();
-        signals::watch(stop.clone())?;
-        Http::start(sockets, api::router(seen, settings), config.limits.receive)?
+        let surface = Surface::new(seen, settings, tape, early);
+        let reload = Reload::new(config.clone(), reread, surface.clone());
+        signals::watch(stop.clone(), reload)?;
+        let http = Http::start(sockets, surface.router(), Patience::of(&config.limits))?;
+        (surface, http)
     };
     last_words::prepare(runtime.handle().clone(), stage.clone(), http.finish())?;
     for address in &addresses {
@@ -119,10 +128,22 @@ pub fn run(config: Config, origin: Origin) -> Result<(), Failure> {
         stage,
         stop,
         http,
+        surface,
     };
     let end = runtime.block_on(life.lead());
     runtime.shutdown_timeout(TURN_AWAY);
     end
+}
+
+/// What of the configuration the HTTP surface needs.
+fn settings(config: &Config) -> Result<Settings, Failure> {
+    Ok(Settings {
+        limits: config.limits.clone(),
+        keys: files::keys(&config.auth)?,
+        share: config.cache.share,
+        aliases: config.model.aliases.clone(),
+        origins: config.cors.origins.clone(),
+    })
 }
 
 struct Life {
@@ -134,6 +155,7 @@ struct Life {
     stage: watch::Sender<Stage>,
     stop: CancellationToken,
     http: Http,
+    surface: Surface,
 }
 
 impl Life {
@@ -259,7 +281,7 @@ impl Life {
         };
         Identity {
             model: self.origin.name().to_owned(),
-            aliases: self.config.model.aliases.clone(),
+            aliases: self.surface.aliases(),
             created: SystemTime::now()
                 .duration_since(SystemTime::UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),

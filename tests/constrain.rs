@@ -11,7 +11,8 @@ use std::{
 use llm_server::{
     config::{self, EngineConfig, KnownModel},
     engine::{
-        self, Engine, Event, Failed, Finish, Finished, Grammar, Job, Sampling, Token, Tuning,
+        self, Claimant, Engine, Event, Failed, Finish, Finished, Grammar, Job, Sampling, Token,
+        Tuning,
         constrain::{Body, Constraint, Constraints, Frame, Part, Source, Strictness},
         fit,
         llama::{self, Llama, Weights},
@@ -97,7 +98,7 @@ impl Loaded {
             ignore_eos: false,
             logprobs: None,
             tenant: Some(0),
-            key: 0,
+            claimant: Claimant::default(),
             queue_wait: LONG,
             deadline: LONG,
         }

@@ -14,8 +14,8 @@ use std::{
 use llm_server::{
     config::{self, EngineConfig, KnownModel},
     engine::{
-        self, Busy, Engine, Event, Failed, Finish, Finished, Gbnf, Grammar, Job, Piece, Sampling,
-        Tuning,
+        self, Busy, Claimant, Engine, Event, Failed, Finish, Finished, Gbnf, Grammar, Job, Piece,
+        Sampling, Tuning,
         fit::{self, FitError, Plan},
         llama::{self, Llama, LoadError, Weights},
         model::{DecodeError, Model, Row, Vocab},
@@ -93,7 +93,7 @@ impl Running {
             ignore_eos: false,
             logprobs: None,
             tenant: Some(0),
-            key: 0,
+            claimant: Claimant::default(),
             queue_wait: LONG,
             deadline: LONG,
         }

@@ -102,10 +102,9 @@ in
         // lib.optionalAttrs one.cuda hardening.gpu
         // common
         // {
-          Type = "notify";
+          Type = "notify-reload";
           NotifyAccess = "main";
           ExecStart = utils.escapeSystemdExecArgs ([ program "serve" ] ++ arguments);
-          ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
           CacheDirectory = "llm-server";
           CacheDirectoryMode = "0700";
           RuntimeDirectory = unit;

@@ -108,7 +108,7 @@ let
   cases = {
     "by default a socket on the loopback starts a service that says when it is ready" =
       plain.systemd.sockets.llm-server.listenStreams == [ "127.0.0.1:8080" ]
-      && plainService.serviceConfig.Type == "notify"
+      && plainService.serviceConfig.Type == "notify-reload"
       && plainService.requires == [ "llm-server.socket" ];
     "by default the model is loaded at boot" = plainService.wantedBy == [ "multi-user.target" ];
     "by default nothing is opened in the firewall" = plain.networking.firewall.allowedTCPPorts == [ ];

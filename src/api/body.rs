@@ -1,7 +1,8 @@
-//! Receives a request body within its limits and reads it as one JSON object.
+//! Bodies: a request's, received within its limits and read as one JSON object, and an answer's, appended as JSON.
 
 use axum::body::Body;
 use futures_util::StreamExt;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
@@ -62,4 +63,12 @@ pub(super) async fn prepare<T: Send + 'static>(
     tokio::task::spawn_blocking(move || work(&body))
         .await
         .map_err(|error| ApiError::Internal(error.to_string()))?
+}
+
+/// Appends `value` as JSON.
+pub(super) fn json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    if let Err(error) = serde_json::to_writer(out, value) {
+        // Only a map with keys that are not strings gets here.
+        tracing::error!(%error, "an answer could not be written as JSON");
+    }
 }

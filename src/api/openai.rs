@@ -2,9 +2,9 @@
 
 pub(super) mod chat;
 pub(super) mod completions;
-mod constraint;
+pub(super) mod constraint;
 pub(super) mod embeddings;
 pub(super) mod models;
-mod params;
+pub(super) mod params;
 mod sampling;
-mod wire;
+pub(super) mod wire;

@@ -115,7 +115,7 @@ pub(super) async fn props(State(app): State<Arc<App>>) -> Result<Json<Props>, Ap
         gpus,
         default_generation_settings: Settings {
             n_ctx: size.context,
-            params: params(app.limits.max_tokens),
+            params: params(app.limits().max_tokens),
         },
         total_slots: size.parallel,
         model_alias: identity.model.clone(),

@@ -22,6 +22,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use self::frames::Frames;
 use super::{
     Service,
+    body::json,
     error::ApiError,
     record::{Generation, Record},
     tape::Seed,
@@ -31,13 +32,23 @@ use crate::engine::{Event, Finish, Finished, Job, Piece, Times, Usage};
 /// How an endpoint puts answers into bytes. For a stream each call appends events; a whole
 /// answer is remembered and appended by `close`.
 pub(super) trait Wording: Send + Unpin + 'static {
-    /// Before anything else of this choice.
-    fn open(&mut self, choice: usize, out: &mut Vec<u8>);
-    /// `so_far`: token counts of all choices together.
+    /// Of a stream.
+    const CONTENT_TYPE: &'static str = "text/event-stream";
+    /// What a stream says after silence, so that nobody takes it for dead.
+    const SIGN_OF_LIFE: &'static [u8] = b": ping\n\n";
+
+    /// Before anything else of this choice. `so_far`: token counts of all choices together.
+    fn open(&mut self, choice: usize, so_far: Usage, out: &mut Vec<u8>);
     fn text(&mut self, choice: usize, piece: Piece, so_far: Usage, out: &mut Vec<u8>);
     fn end(&mut self, choice: usize, finished: &Finished, so_far: Usage, out: &mut Vec<u8>);
     /// After the last choice.
     fn close(&mut self, total: Usage, out: &mut Vec<u8>);
+    /// The last words of a stream that broke. Clients raise them as an error; no `[DONE]` follows.
+    fn broken(&mut self, error: &ApiError, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"data: ");
+        json(out, &error.body());
+        out.extend_from_slice(b"\n\n");
+    }
 }
 
 /// The jobs of one request, on their way. Dropping it cancels those that still run.
@@ -154,7 +165,7 @@ impl<W: Wording> Run<W> {
         };
         let body = Body::from_stream(Frames::new(run, out, keep_alive));
         let headers = [
-            (header::CONTENT_TYPE.as_str(), "text/event-stream"),
+            (header::CONTENT_TYPE.as_str(), W::CONTENT_TYPE),
             (header::CACHE_CONTROL.as_str(), "no-cache"),
             // nginx would collect events before passing them on.
             ("x-accel-buffering", "no"),
@@ -236,10 +247,11 @@ impl<W: Wording> Run<W> {
     }
 
     fn open(&mut self, index: usize, out: &mut Vec<u8>) {
-        let choice = &mut self.choices[index];
-        if matches!(choice.stage, ChoiceStage::Queued | ChoiceStage::Silent) {
-            choice.stage = ChoiceStage::Open;
-            self.wording.open(index, out);
+        let stage = &mut self.choices[index].stage;
+        if matches!(stage, ChoiceStage::Queued | ChoiceStage::Silent) {
+            *stage = ChoiceStage::Open;
+            let so_far = self.usage();
+            self.wording.open(index, so_far, out);
         }
     }
 

@@ -18,8 +18,8 @@ use crate::{
     chat::{ChatError, Delta, Parser, Rendered},
     config::{Kind, Limits},
     engine::{
-        Event, Failed, Finish, Finished, Grammar, Job, Refused, Sampling, fit, llama, model::Vocab,
-        threads,
+        Claimant, Event, Failed, Finish, Finished, Grammar, Job, Refused, Sampling, fit, llama,
+        model::Vocab, threads,
     },
     log,
     serve::{
@@ -210,7 +210,7 @@ fn job(
         ignore_eos: false,
         logprobs: None,
         tenant: Some(0),
-        key: 0,
+        claimant: Claimant::default(),
         queue_wait: Duration::MAX,
         deadline: Duration::MAX,
     }

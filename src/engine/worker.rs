@@ -118,7 +118,7 @@ impl<M: Model> Worker<M> {
                 biased;
                 () = self.shared.halt.cancelled() => return false,
                 submitted = self.inbox.recv() => match submitted {
-                    Some(submitted) => self.queue.push(submitted),
+                    Some(submitted) => self.take_in(submitted),
                     None => return false,
                 },
             }
@@ -126,9 +126,15 @@ impl<M: Model> Worker<M> {
             self.told.1 = Instant::now();
         }
         while let Ok(submitted) = self.inbox.try_recv() {
-            self.queue.push(submitted);
+            self.take_in(submitted);
         }
         !self.shared.halt.is_cancelled()
+    }
+
+    fn take_in(&mut self, submitted: Submitted) {
+        let free = self.slots.iter().filter(|slot| slot.active.is_none());
+        let free = small(free.count());
+        self.queue.push(submitted, free);
     }
 
     /// Drops jobs whose callers went away or whose time is up, then gives free sequences to waiting jobs.
@@ -155,7 +161,7 @@ impl<M: Model> Worker<M> {
     fn running_by_key(&self) -> HashMap<u64, u32> {
         let mut running = HashMap::new();
         for active in self.slots.iter().filter_map(|slot| slot.active.as_ref()) {
-            *running.entry(active.job.key).or_default() += 1;
+            *running.entry(active.job.claimant.key).or_default() += 1;
         }
         running
     }
@@ -233,7 +239,7 @@ impl<M: Model> Worker<M> {
         self.inbox.close();
         self.end_active(why);
         while let Ok(submitted) = self.inbox.try_recv() {
-            self.queue.push(submitted);
+            submitted.reply.end(Err(why.clone()));
         }
         for submitted in self.queue.drain() {
             submitted.reply.end(Err(why.clone()));

@@ -163,12 +163,17 @@ stop_drains() {
 reload_keeps_streams() {
     local before
     before=$(property MainPID)
+    [ "$(status_of ask /v1/models/another)" = 404 ]
     begin_stream
+    configure 'model.aliases = ["another"],'
     inside systemctl reload "$unit"
+    await 10 is_known another
     stream_is_whole
     [ "$(property MainPID)" = "$before" ]
     active
+    configure ''
 }
+is_known() { [ "$(status_of ask "/v1/models/$1")" = 200 ]; }
 
 watchdog_ends_a_hang() {
     drop_in watchdog $'[Service]\nWatchdogSec=4s'
@@ -197,7 +202,7 @@ wrong_keys_are_refused() {
     mark
     rm -f "$keys"
     fails inside systemctl restart "$unit"
-    says 'api-keys'
+    says 'Failed to set up credentials'
 
     mark
     (umask 077; printf '# nobody yet\n' >"$keys")

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::support::{CONTEXT, Server, Setup, chat_body, events, post, show, text, value};
+use crate::support::{CONTEXT, Server, Setup, chat_body, events, key, post, show, text, value};
 
 #[tokio::test]
 async fn a_whole_answer() {
@@ -174,7 +174,7 @@ async fn limits_and_stop_strings_end_the_answer() {
 
 #[tokio::test]
 async fn cached_prompts_are_shared_within_a_key_only_and_not_when_unwanted() {
-    let keys = ["one", "two"].map(str::to_owned).to_vec();
+    let keys = ["one", "two"].map(key).to_vec();
     let server = Setup {
         keys,
         ..Setup::default()

@@ -9,7 +9,9 @@ use llm_server::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Reader, Server, Setup, collect_log, post, request_lines, show, text, value};
+use crate::support::{
+    Reader, Server, Setup, collect_log, key, post, request_lines, show, text, value,
+};
 
 const PATH: &str = "/v1/embeddings";
 
@@ -231,7 +233,7 @@ async fn health_models_and_props_answer_as_for_any_model() {
 #[tokio::test]
 async fn embeddings_need_the_key_that_is_configured() {
     let setup = Setup {
-        keys: vec!["sk-1".to_owned()],
+        keys: vec![key("sk-1")],
         ..Setup::default()
     };
     let reader = setup.read(FakeEncoder::new(Pooling::Mean));

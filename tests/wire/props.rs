@@ -7,7 +7,7 @@ use axum::{
 use llm_server::api::Stage;
 use serde_json::json;
 
-use crate::support::{CONTEXT, Server, Setup, value};
+use crate::support::{CONTEXT, Server, Setup, key, value};
 
 #[tokio::test]
 async fn props_say_what_is_served_and_where_it_lies() {
@@ -38,7 +38,7 @@ async fn llama_servers_clients_find_the_context_of_one_sequence_and_the_template
 #[tokio::test]
 async fn props_need_a_key_and_a_loaded_model_and_cannot_be_changed() {
     let server = Setup {
-        keys: vec!["sk-1".to_owned()],
+        keys: vec![key("sk-1")],
         ..Setup::default()
     }
     .start();

@@ -15,9 +15,9 @@ use axum::{
     response::Response,
 };
 use llm_server::{
-    api::{Identity, Scale, Service, Settings, Stage, Work, router},
+    api::{Early, Identity, Key, Scale, Service, Settings, Stage, Surface, Work},
     chat::Chat,
-    config::Limits,
+    config::{Any, Limits, Origins},
     engine::{
         self, Engine, Token,
         constrain::Constraints,
@@ -42,7 +42,8 @@ const LOADED: u64 = 1_700_000_000;
 pub(crate) struct Setup {
     pub(crate) fake: Fake,
     pub(crate) queue: u32,
-    pub(crate) keys: Vec<String>,
+    pub(crate) keys: Vec<Key>,
+    pub(crate) origins: Origins,
     pub(crate) aliases: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) plan: Value,
@@ -55,6 +56,7 @@ impl Default for Setup {
             fake: Fake::new(2, CONTEXT),
             queue: 4,
             keys: Vec::new(),
+            origins: Origins::Every(Any::Any),
             aliases: Vec::new(),
             plan: Value::Null,
             limits: Limits {
@@ -64,6 +66,7 @@ impl Default for Setup {
                 queue_wait: minute,
                 request: minute,
                 receive: minute,
+                send: minute,
                 keep_alive: minute,
                 drain: minute,
             },
@@ -83,6 +86,7 @@ impl Setup {
             fake,
             queue,
             keys,
+            origins,
             aliases,
             limits,
             plan,
@@ -99,7 +103,7 @@ impl Setup {
             engine: engine.clone(),
             chat: Chat::from_template(TEMPLATE, "", "").unwrap(),
         };
-        let (router, stage) = routed(work, aliases, plan, limits, keys);
+        let (router, stage) = routed(work, aliases, plan, limits, (keys, origins));
         Server {
             router,
             stage,
@@ -112,6 +116,7 @@ impl Setup {
         let Self {
             queue,
             keys,
+            origins,
             aliases,
             limits,
             plan,
@@ -133,7 +138,7 @@ impl Setup {
             },
             _ => Work::Embed { engine },
         };
-        let (router, stage) = routed(work, aliases, plan, limits, keys);
+        let (router, stage) = routed(work, aliases, plan, limits, (keys, origins));
         Reader {
             router,
             stage,
@@ -147,7 +152,7 @@ fn routed(
     aliases: Vec<String>,
     plan: Value,
     limits: Limits,
-    keys: Vec<String>,
+    (keys, origins): (Vec<Key>, Origins),
 ) -> (Router, watch::Sender<Stage>) {
     let service = Service {
         work,
@@ -155,7 +160,7 @@ fn routed(
         constraints: Constraints::new(Arc::new(Trap)),
         identity: Identity {
             model: "org/fake".to_owned(),
-            aliases,
+            aliases: Arc::new(Arc::new(aliases.clone()).into()),
             created: LOADED,
             fingerprint: "fp_test".to_owned(),
             version: json!({"version": "0.0.0"}),
@@ -168,10 +173,13 @@ fn routed(
         limits,
         keys,
         share: llm_server::config::Share::Key,
-        tape: None,
-        patience: None,
+        aliases,
+        origins,
     };
-    (router(watched, settings), stage)
+    (
+        Surface::new(watched, settings, None, Early::TurnedAway).router(),
+        stage,
+    )
 }
 
 /// A server whose model embeds or ranks.
@@ -408,4 +416,9 @@ pub(crate) fn request_lines() -> Vec<String> {
     let text = LOG.with_borrow(|log| String::from_utf8_lossy(log).into_owned());
     let ours = text.lines().filter(|line| line.contains(" request: "));
     ours.map(str::to_owned).collect()
+}
+
+/// A key that may do everything, called as it reads.
+pub(crate) fn key(secret: &str) -> Key {
+    Key::new(secret.to_owned(), secret, Vec::new(), 1)
 }

@@ -36,10 +36,10 @@ pub(in crate::api) async fn create(
 ) -> Result<Response, ApiError> {
     let service = app.service()?;
     service.work.generator()?;
-    let body = body::receive(body, &app.limits).await?;
+    let body = body::receive(body, &app.limits()).await?;
     let wanted = {
         let (app, service) = (Arc::clone(&app), Arc::clone(&service));
-        let parse = move |body: &[u8]| Wanted::parse(body, &service, &app.limits, tenant);
+        let parse = move |body: &[u8]| Wanted::parse(body, &service, &app.limits(), tenant);
         body::prepare(body, parse).await?
     };
     let head = Head::new("cmpl", "text_completion", &service.identity);
@@ -63,7 +63,7 @@ pub(in crate::api) async fn create(
         Delivery::Stream(usage) => {
             let answer = Chunks::new(&head, echo, usage);
             let run = Run::submit(service, jobs, copies, "prompt", answer, record)?;
-            run.stream(app.limits.keep_alive).await?
+            run.stream(app.limits().keep_alive).await?
         }
     };
     warn(&mut response, warnings);

@@ -14,14 +14,14 @@ use crate::{
 
 /// A form that the answer must have.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Form {
+pub(in crate::api) struct Form {
     /// The field that asks for it.
-    pub(super) param: String,
-    pub(super) kind: Kind,
+    pub(in crate::api) param: String,
+    pub(in crate::api) kind: Kind,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Kind {
+pub(in crate::api) enum Kind {
     /// A grammar of llama.cpp.
     Gbnf(String),
     Body(Body),
@@ -40,7 +40,7 @@ const OTHERS: [&str; 8] = [
 ];
 
 /// The form that a request asks for, if any.
-pub(super) fn read(fields: Fields<'_>) -> Result<Option<Form>, ApiError> {
+pub(in crate::api) fn read(fields: Fields<'_>) -> Result<Option<Form>, ApiError> {
     let mut form = json_form(fields)?;
     for name in OTHERS {
         let Some(kind) = other(fields, name)? else {
@@ -195,15 +195,36 @@ fn grammar(text: String) -> Kind {
     }
 }
 
+/// The parameters of tools that shall be called as their schemas say or not at all. What is wrong with the tools
+/// themselves is found elsewhere.
+pub(in crate::api) fn strict_tools(fields: Fields<'_>) -> Vec<Pending> {
+    let tools = fields.get("tools").and_then(Value::as_array);
+    let mut strict = Vec::new();
+    for (at, tool) in tools.into_iter().flatten().enumerate() {
+        let function = &tool["function"];
+        if function["strict"] == true && function["parameters"].is_object() {
+            strict.push(Pending {
+                param: format!("tools[{at}].function.parameters"),
+                source: Source::from(Body::Json {
+                    schema: function["parameters"].clone(),
+                    strictness: Strictness::Strict,
+                }),
+                purpose: Purpose::Check,
+            });
+        }
+    }
+    strict
+}
+
 /// A constraint that the answer waits for.
-pub(super) struct Pending {
-    pub(super) param: String,
-    pub(super) source: Source,
-    pub(super) purpose: Purpose,
+pub(in crate::api) struct Pending {
+    pub(in crate::api) param: String,
+    pub(in crate::api) source: Source,
+    pub(in crate::api) purpose: Purpose,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(in crate::api) enum Purpose {
     /// The answer is held to it.
     Hold,
     /// It shall be sound; something else holds the answer.
@@ -212,7 +233,7 @@ pub(super) enum Purpose {
 
 impl Pending {
     /// Compiles it, for all jobs, and returns what of it is not enforced.
-    pub(super) async fn apply(
+    pub(in crate::api) async fn apply(
         self,
         service: &Service,
         jobs: &mut [Job],
@@ -247,7 +268,7 @@ fn error(param: &str, refused: &Refused) -> ApiError {
 }
 
 /// `body` without the fields that [`read`] reads.
-pub(super) fn without(mut body: Map<String, Value>) -> Map<String, Value> {
+pub(in crate::api) fn without(mut body: Map<String, Value>) -> Map<String, Value> {
     for name in ["response_format", "json_schema"].iter().chain(&OTHERS) {
         body.shift_remove(*name);
     }

@@ -28,9 +28,12 @@ pub(in crate::api) struct Model {
 pub(in crate::api) async fn list(State(app): State<Arc<App>>) -> Result<Json<List>, ApiError> {
     let service = app.service()?;
     let identity = &service.identity;
+    let aliases = identity.aliases.load();
+    let aliases = aliases.iter().filter(|alias| *alias != "*");
+    let names = std::iter::once(&identity.model).chain(aliases);
     Ok(Json(List {
         object: "list",
-        data: names(identity).map(|name| model(name, identity)).collect(),
+        data: names.map(|name| model(name, identity)).collect(),
     }))
 }
 
@@ -48,21 +51,15 @@ pub(in crate::api) async fn one(
 
 /// Whether a request may call the served model `wanted`.
 pub(in crate::api) fn known(wanted: &str, identity: &Identity) -> Result<(), ApiError> {
-    let any = identity.aliases.iter().any(|alias| alias == "*");
-    if any || names(identity).any(|name| name == wanted) {
+    let aliases = identity.aliases.load();
+    let fits = |alias: &String| alias == "*" || alias == wanted;
+    if wanted == identity.model || aliases.iter().any(fits) {
         return Ok(());
     }
     Err(ApiError::UnknownModel {
         wanted: wanted.to_owned(),
         served: identity.model.clone(),
     })
-}
-
-fn names(identity: &Identity) -> impl Iterator<Item = &str> {
-    let aliases = identity.aliases.iter().filter(|alias| *alias != "*");
-    std::iter::once(&identity.model)
-        .chain(aliases)
-        .map(String::as_str)
 }
 
 fn model(name: &str, identity: &Identity) -> Model {

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Answers that one request may ask for, over all its prompts.
-pub(super) const MOST_CHOICES: usize = 32;
+pub(in crate::api) const MOST_CHOICES: usize = 32;
 const MOST_STOPS: usize = 64;
 
 /// Known elsewhere, not supported here. What means "off" is let pass: `false`, 0, an empty value,
@@ -40,23 +40,23 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 ];
 
 /// What a request asks for beside its prompt.
-pub(super) struct Params {
+pub(in crate::api) struct Params {
     /// Complete but for its prompt.
-    pub(super) job: Job,
+    pub(in crate::api) job: Job,
     /// Answers to each prompt.
-    pub(super) n: usize,
-    pub(super) delivery: Delivery,
+    pub(in crate::api) n: usize,
+    pub(in crate::api) delivery: Delivery,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Delivery {
+pub(in crate::api) enum Delivery {
     Whole,
     Stream(StreamUsage),
 }
 
 /// When a stream tells its token counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StreamUsage {
+pub(in crate::api) enum StreamUsage {
     Never,
     AtEnd,
     /// At the end and on every chunk.
@@ -64,7 +64,7 @@ pub(super) enum StreamUsage {
 }
 
 /// `limit_names`: what this endpoint calls the limit on generated tokens, the preferred name first.
-pub(super) fn read(
+pub(in crate::api) fn read(
     fields: Fields<'_>,
     service: &Service,
     limits: &Limits,
@@ -93,7 +93,7 @@ pub(super) fn read(
                 Some(false) => None,
                 Some(true) | None => Some(tenant.cache),
             },
-            key: tenant.key,
+            claimant: tenant.claimant,
             queue_wait: limits.queue_wait,
             deadline: limits.request,
         },
@@ -102,7 +102,7 @@ pub(super) fn read(
 
 impl Params {
     /// One job for every answer. Answers to one prompt differ in their seeds only, predictably.
-    pub(super) fn jobs(&self, prompts: Vec<Vec<crate::engine::Token>>) -> Vec<Job> {
+    pub(in crate::api) fn jobs(&self, prompts: Vec<Vec<crate::engine::Token>>) -> Vec<Job> {
         let copies = prompts
             .into_iter()
             .flat_map(|prompt| std::iter::repeat_n(prompt, self.n).zip(0_u32..));

@@ -9,14 +9,14 @@ use axum::{
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::{
-    api::{Identity, random, record::millis},
+    api::{Identity, body::json, random, record::millis},
     engine::{Alternative, Finish, Finished, Scored, Usage},
 };
 
 const WARNING: HeaderName = HeaderName::from_static("x-warning");
 
 /// Tells in the log and in a header what of a request has no effect.
-pub(super) fn warn(response: &mut Response, warnings: Vec<String>) {
+pub(in crate::api) fn warn(response: &mut Response, warnings: Vec<String>) {
     for warning in warnings {
         tracing::warn!(warning, "a part of a request has no effect");
         // What quotes the request may be no header value; the log has it.
@@ -30,7 +30,7 @@ pub(super) fn warn(response: &mut Response, warnings: Vec<String>) {
 
 /// The fields that open every answer and every chunk of it.
 #[derive(Serialize)]
-pub(super) struct Head {
+pub(in crate::api) struct Head {
     id: String,
     object: &'static str,
     /// Seconds since the epoch.
@@ -40,7 +40,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub(super) fn new(prefix: &str, object: &'static str, identity: &Identity) -> Self {
+    pub(in crate::api) fn new(prefix: &str, object: &'static str, identity: &Identity) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             id: format!("{prefix}-{:016x}{:016x}", random(), random()),
@@ -52,7 +52,7 @@ impl Head {
     }
 
     /// `{"id":…,"choices":[`, to be completed once for an answer or on every chunk of a stream.
-    pub(super) fn opening(&self) -> Vec<u8> {
+    pub(in crate::api) fn opening(&self) -> Vec<u8> {
         let mut out = Vec::new();
         json(&mut out, self);
         out.pop();
@@ -63,7 +63,7 @@ impl Head {
 
 /// Token counts as OpenAI reports them.
 #[derive(Serialize)]
-pub(super) struct UsageBody {
+pub(in crate::api) struct UsageBody {
     prompt_tokens: u32,
     completion_tokens: u32,
     total_tokens: u32,
@@ -86,7 +86,7 @@ struct CompletionDetails {
 }
 
 impl UsageBody {
-    pub(super) fn new(usage: Usage, reasoning_tokens: u32) -> Self {
+    pub(in crate::api) fn new(usage: Usage, reasoning_tokens: u32) -> Self {
         Self {
             prompt_tokens: usage.prompt_tokens,
             completion_tokens: usage.completion_tokens,
@@ -105,7 +105,7 @@ impl UsageBody {
 
 /// llama-server's times of one generation, in milliseconds.
 #[derive(Serialize)]
-pub(super) struct Timings {
+pub(in crate::api) struct Timings {
     cache_n: u32,
     prompt_n: u32,
     prompt_ms: f64,
@@ -123,7 +123,7 @@ pub(super) struct Timings {
 }
 
 impl Timings {
-    pub(super) fn new(finished: &Finished) -> Self {
+    pub(in crate::api) fn new(finished: &Finished) -> Self {
         let Finished { usage, times, .. } = finished;
         let prompt_n = usage.prompt_tokens.saturating_sub(usage.cached_tokens);
         let predicted_n = usage.completion_tokens;
@@ -156,7 +156,7 @@ fn per_second(time: Duration, tokens: u32) -> f64 {
 }
 
 /// `finish_reason` of an answer without tool calls.
-pub(super) fn finish_reason(finish: &Finish) -> &'static str {
+pub(in crate::api) fn finish_reason(finish: &Finish) -> &'static str {
     match finish {
         Finish::Eos | Finish::StopString(_) => "stop",
         Finish::Length => "length",
@@ -165,7 +165,7 @@ pub(super) fn finish_reason(finish: &Finish) -> &'static str {
 
 /// Chat's log-probabilities: `{"content":[…]}`.
 #[derive(Serialize)]
-pub(super) struct ChatLogprobs<'a> {
+pub(in crate::api) struct ChatLogprobs<'a> {
     content: Vec<ChatLogprob<'a>>,
 }
 
@@ -184,7 +184,7 @@ struct TokenLogprob<'a> {
 }
 
 impl<'a> ChatLogprobs<'a> {
-    pub(super) fn new(scored: &'a [Scored]) -> Self {
+    pub(in crate::api) fn new(scored: &'a [Scored]) -> Self {
         let entry = |bytes: &'a [u8], value| TokenLogprob {
             token: String::from_utf8_lossy(bytes),
             logprob: logprob(value),
@@ -206,7 +206,7 @@ impl<'a> ChatLogprobs<'a> {
 
 /// The older endpoint's log-probabilities: four columns.
 #[derive(Serialize)]
-pub(super) struct ColumnLogprobs<'a> {
+pub(in crate::api) struct ColumnLogprobs<'a> {
     tokens: Vec<std::borrow::Cow<'a, str>>,
     token_logprobs: Vec<f32>,
     top_logprobs: Vec<Top<'a>>,
@@ -233,7 +233,7 @@ impl Serialize for Top<'_> {
 
 impl<'a> ColumnLogprobs<'a> {
     /// `offset`: characters of the answer before the first of these tokens.
-    pub(super) fn new(scored: &'a [Scored], mut offset: usize) -> Self {
+    pub(in crate::api) fn new(scored: &'a [Scored], mut offset: usize) -> Self {
         let mut columns = Self {
             tokens: Vec::with_capacity(scored.len()),
             token_logprobs: Vec::with_capacity(scored.len()),
@@ -259,12 +259,4 @@ impl<'a> ColumnLogprobs<'a> {
 /// JSON has no infinities; OpenAI writes this for "all but impossible".
 fn logprob(value: f32) -> f32 {
     if value.is_finite() { value } else { -9999.0 }
-}
-
-/// Appends `value` as JSON.
-pub(super) fn json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
-    if let Err(error) = serde_json::to_writer(out, value) {
-        // Only a map with keys that are not strings gets here.
-        tracing::error!(%error, "an answer could not be written as JSON");
-    }
 }

@@ -12,7 +12,6 @@ use futures_util::Stream;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{Progress, Run, Wording};
-use crate::api::error::ApiError;
 
 /// A chunk of one token fits.
 const FRAME_BYTES: usize = 512;
@@ -49,7 +48,7 @@ impl<W: Wording> Frames<W> {
                 Poll::Ready(Ok(Progress::Going)) => {}
                 Poll::Ready(Ok(Progress::Over)) => self.run = None,
                 Poll::Ready(Err(error)) => {
-                    failure(&error, &mut self.out);
+                    run.wording.broken(&error, &mut self.out);
                     self.run = None;
                 }
                 Poll::Pending => return,
@@ -81,17 +80,9 @@ impl<W: Wording> Stream for Frames<W> {
             ready!(this.alarm.as_mut().poll(cx));
             if this.wrote.elapsed() >= this.keep_alive {
                 this.alarm.as_mut().reset(Instant::now() + this.keep_alive);
-                return this.write(Bytes::from_static(b": ping\n\n"));
+                return this.write(Bytes::from_static(W::SIGN_OF_LIFE));
             }
             this.alarm.as_mut().reset(this.wrote + this.keep_alive);
         }
-    }
-}
-
-/// The last event of a stream that broke. Clients raise it as an error; no `[DONE]` follows.
-fn failure(error: &ApiError, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"data: ");
-    if serde_json::to_writer(&mut *out, &error.body()).is_ok() {
-        out.extend_from_slice(b"\n\n");
     }
 }

@@ -13,8 +13,8 @@ use std::{
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::engine::{
-    self, Busy, Engine, Event, Failed, Finish, Finished, Gbnf, Grammar, Job, Refused, Sampling,
-    Tuning,
+    self, Busy, Claimant, Engine, Event, Failed, Finish, Finished, Gbnf, Grammar, Job, Refused,
+    Sampling, Tuning,
     fake::{Fake, FakeVocab, Fault},
     model::{DecodeError, Row, Vocab},
 };
@@ -35,7 +35,7 @@ fn job(prompt: &str) -> Job {
         ignore_eos: false,
         logprobs: None,
         tenant: Some(0),
-        key: 0,
+        claimant: Claimant::default(),
         queue_wait: LONG,
         deadline: LONG,
     }

@@ -1,16 +1,17 @@
 //! A chat answer on the wire, in chunks or whole.
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json as value};
 
-use super::reader::{Part, Reader};
 use crate::{
     api::{
+        body::json,
         openai::{
             params::StreamUsage,
-            wire::{self, ChatLogprobs, Head, Timings, UsageBody, finish_reason},
+            wire::{ChatLogprobs, Head, Timings, UsageBody, finish_reason},
         },
         reply::Wording,
+        turn::{Message, Part, Reader},
     },
     chat::{Delta, ToolCallDelta},
     engine::{Finished, Piece, Scored, Usage},
@@ -27,6 +28,15 @@ pub(super) struct Chunks {
 struct FirstDelta {
     role: &'static str,
     content: &'static str,
+}
+
+/// Clients look for reasoning under one name or the other.
+#[derive(Serialize)]
+struct Said<'a> {
+    #[serde(flatten)]
+    delta: &'a Delta,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning: Option<&'a str>,
 }
 
 impl Chunks {
@@ -51,13 +61,13 @@ impl Chunks {
     ) {
         out.extend_from_slice(&self.opening);
         out.extend_from_slice(b"{\"index\":");
-        wire::json(out, &choice);
+        json(out, &choice);
         out.extend_from_slice(b",\"delta\":");
-        wire::json(out, delta);
+        json(out, delta);
         out.extend_from_slice(b",\"logprobs\":");
-        wire::json(out, &logprobs(scored));
+        json(out, &logprobs(scored));
         out.extend_from_slice(b",\"finish_reason\":");
-        wire::json(out, &finish);
+        json(out, &finish);
         out.extend_from_slice(b"}]");
     }
 
@@ -67,7 +77,7 @@ impl Chunks {
             StreamUsage::AtEnd => out.extend_from_slice(b",\"usage\":null"),
             StreamUsage::Throughout => {
                 out.extend_from_slice(b",\"usage\":");
-                wire::json(out, &UsageBody::new(so_far, reasoning(&self.readers)));
+                json(out, &UsageBody::new(so_far, reasoning(&self.readers)));
             }
         }
         out.extend_from_slice(b"}\n\n");
@@ -75,20 +85,22 @@ impl Chunks {
 
     fn parts(&self, choice: usize, parts: &[Part], so_far: Usage, out: &mut Vec<u8>) {
         for Part { delta, scored } in parts {
-            self.begin_chunk(out, choice, delta, scored, None);
+            let reasoning = delta.reasoning_content.as_deref();
+            let said = Said { delta, reasoning };
+            self.begin_chunk(out, choice, &said, scored, None);
             self.end_chunk(so_far, out);
         }
     }
 }
 
 impl Wording for Chunks {
-    fn open(&mut self, choice: usize, out: &mut Vec<u8>) {
+    fn open(&mut self, choice: usize, so_far: Usage, out: &mut Vec<u8>) {
         let first = FirstDelta {
             role: "assistant",
             content: "",
         };
         self.begin_chunk(out, choice, &first, &[], None);
-        self.end_chunk(Usage::default(), out);
+        self.end_chunk(so_far, out);
     }
 
     fn text(&mut self, choice: usize, piece: Piece, so_far: Usage, out: &mut Vec<u8>) {
@@ -102,7 +114,7 @@ impl Wording for Chunks {
         let reason = self.readers[choice].finish_reason(finish_reason(&finished.reason));
         self.begin_chunk(out, choice, &Delta::default(), &[], Some(reason));
         out.extend_from_slice(b",\"timings\":");
-        wire::json(out, &Timings::new(finished));
+        json(out, &Timings::new(finished));
         self.end_chunk(so_far, out);
     }
 
@@ -110,7 +122,7 @@ impl Wording for Chunks {
         if self.usage != StreamUsage::Never {
             out.extend_from_slice(&self.opening);
             out.extend_from_slice(b"],\"usage\":");
-            wire::json(out, &UsageBody::new(total, reasoning(&self.readers)));
+            json(out, &UsageBody::new(total, reasoning(&self.readers)));
             out.extend_from_slice(b"}\n\n");
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
@@ -121,17 +133,8 @@ pub(super) struct Whole {
     opening: Vec<u8>,
     readers: Vec<Reader>,
     messages: Vec<Message>,
+    reasons: Vec<&'static str>,
     timings: Option<Timings>,
-}
-
-/// An answer put together from its fragments.
-#[derive(Default)]
-struct Message {
-    content: String,
-    reasoning: String,
-    tool_calls: Vec<ToolCallDelta>,
-    scored: Vec<Scored>,
-    reason: Option<&'static str>,
 }
 
 impl Whole {
@@ -139,6 +142,7 @@ impl Whole {
         Self {
             opening: head.opening(),
             messages: readers.iter().map(|_| Message::default()).collect(),
+            reasons: vec![""; readers.len()],
             readers,
             timings: None,
         }
@@ -146,7 +150,7 @@ impl Whole {
 }
 
 impl Wording for Whole {
-    fn open(&mut self, _: usize, _: &mut Vec<u8>) {}
+    fn open(&mut self, _: usize, _: Usage, _: &mut Vec<u8>) {}
 
     fn text(&mut self, choice: usize, piece: Piece, _: Usage, _: &mut Vec<u8>) {
         let parts = self.readers[choice].read(piece);
@@ -157,77 +161,60 @@ impl Wording for Whole {
         let reader = &mut self.readers[choice];
         let message = &mut self.messages[choice];
         message.append(reader.finish());
-        message.reason = Some(reader.finish_reason(finish_reason(&finished.reason)));
+        self.reasons[choice] = reader.finish_reason(finish_reason(&finished.reason));
         self.timings = Some(Timings::new(finished));
     }
 
     fn close(&mut self, total: Usage, out: &mut Vec<u8>) {
         out.append(&mut self.opening);
-        for (index, message) in self.messages.iter().enumerate() {
+        for (index, (message, reason)) in self.messages.iter().zip(&self.reasons).enumerate() {
             if index > 0 {
                 out.push(b',');
             }
-            wire::json(
+            json(
                 out,
-                &json!({
+                &value!({
                     "index": index,
-                    "message": message.body(),
+                    "message": body(message),
                     "logprobs": logprobs(&message.scored),
-                    "finish_reason": message.reason,
+                    "finish_reason": reason,
                 }),
             );
         }
         out.extend_from_slice(b"],\"usage\":");
-        wire::json(out, &UsageBody::new(total, reasoning(&self.readers)));
+        json(out, &UsageBody::new(total, reasoning(&self.readers)));
         out.extend_from_slice(b",\"timings\":");
-        wire::json(out, &self.timings);
+        json(out, &self.timings);
         out.push(b'}');
     }
 }
 
-impl Message {
-    fn append(&mut self, parts: Vec<Part>) {
-        for Part { delta, mut scored } in parts {
-            self.content
-                .push_str(delta.content.as_deref().unwrap_or_default());
-            let reasoning = delta.reasoning_content.as_deref();
-            self.reasoning.push_str(reasoning.unwrap_or_default());
-            self.scored.append(&mut scored);
-            for call in delta.tool_calls {
-                let known = |known: &&mut ToolCallDelta| known.index == call.index;
-                match self.tool_calls.iter_mut().find(known) {
-                    Some(known) => known.function.arguments.push_str(&call.function.arguments),
-                    None => self.tool_calls.push(call),
-                }
-            }
-        }
+fn body(message: &Message) -> Value {
+    let only_calls = message.content.is_empty() && !message.tool_calls.is_empty();
+    let mut body = value!({
+        "role": "assistant",
+        "content": (!only_calls).then_some(&message.content),
+        "refusal": null,
+    });
+    if !message.reasoning.is_empty() {
+        // Clients look for one or the other.
+        body["reasoning_content"] = message.reasoning.as_str().into();
+        body["reasoning"] = message.reasoning.as_str().into();
     }
-
-    fn body(&self) -> serde_json::Value {
-        let only_calls = self.content.is_empty() && !self.tool_calls.is_empty();
-        let mut body = json!({
-            "role": "assistant",
-            "content": (!only_calls).then_some(&self.content),
-            "refusal": null,
-        });
-        if !self.reasoning.is_empty() {
-            body["reasoning_content"] = self.reasoning.as_str().into();
-        }
-        if !self.tool_calls.is_empty() {
-            let call = |call: &ToolCallDelta| {
-                json!({
-                    "id": call.id,
-                    "type": "function",
-                    "function": {
-                        "name": call.function.name,
-                        "arguments": call.function.arguments,
-                    },
-                })
-            };
-            body["tool_calls"] = self.tool_calls.iter().map(call).collect();
-        }
-        body
+    if !message.tool_calls.is_empty() {
+        let call = |call: &ToolCallDelta| {
+            value!({
+                "id": call.id,
+                "type": "function",
+                "function": {
+                    "name": call.function.name,
+                    "arguments": call.function.arguments,
+                },
+            })
+        };
+        body["tool_calls"] = message.tool_calls.iter().map(call).collect();
     }
+    body
 }
 
 fn logprobs(scored: &[Scored]) -> Option<ChatLogprobs<'_>> {

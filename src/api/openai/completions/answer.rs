@@ -2,9 +2,10 @@
 
 use crate::{
     api::{
+        body::json,
         openai::{
             params::StreamUsage,
-            wire::{ColumnLogprobs, Head, Timings, UsageBody, finish_reason, json},
+            wire::{ColumnLogprobs, Head, Timings, UsageBody, finish_reason},
         },
         reply::Wording,
     },
@@ -73,7 +74,7 @@ impl Chunks {
 }
 
 impl Wording for Chunks {
-    fn open(&mut self, choice: usize, out: &mut Vec<u8>) {
+    fn open(&mut self, choice: usize, _: Usage, out: &mut Vec<u8>) {
         let echo = std::mem::take(&mut self.choices[choice].echo);
         if !echo.is_empty() {
             let piece = Piece {
@@ -144,7 +145,7 @@ impl Whole {
 }
 
 impl Wording for Whole {
-    fn open(&mut self, _: usize, _: &mut Vec<u8>) {}
+    fn open(&mut self, _: usize, _: Usage, _: &mut Vec<u8>) {}
 
     fn text(&mut self, choice: usize, mut piece: Piece, _: Usage, _: &mut Vec<u8>) {
         let answer = &mut self.choices[choice];

@@ -195,7 +195,13 @@ fn reproducible_means_alone_and_on_the_grid() {
 #[test]
 fn every_key_has_its_turn_however_many_another_has_waiting() {
     let (engine, _thread, open) = gated(1, 64);
-    let ask = |key| Job { key, ..job("a\n") };
+    let ask = |key| Job {
+        claimant: Claimant {
+            key,
+            ..Claimant::default()
+        },
+        ..job("a\n")
+    };
     let first: Vec<_> = (0..10).map(|_| engine.submit(ask(1)).unwrap()).collect();
     let mut late = engine.submit(ask(2)).unwrap();
     open.send(()).unwrap();

@@ -6,7 +6,7 @@ use crate::{
     engine::{Piece, Scored},
 };
 
-pub(super) struct Reader {
+pub(in crate::api) struct Reader {
     parser: Parser,
     /// Scored tokens whose text has not become content yet.
     pending: Vec<Scored>,
@@ -18,14 +18,14 @@ pub(super) struct Reader {
 }
 
 /// A fragment of the answer.
-pub(super) struct Part {
-    pub(super) delta: Delta,
+pub(in crate::api) struct Part {
+    pub(in crate::api) delta: Delta,
     /// The tokens of its content, when log-probabilities are wanted.
-    pub(super) scored: Vec<Scored>,
+    pub(in crate::api) scored: Vec<Scored>,
 }
 
 impl Reader {
-    pub(super) fn new(rendered: &Rendered) -> Result<Self, ApiError> {
+    pub(in crate::api) fn new(rendered: &Rendered) -> Result<Self, ApiError> {
         Ok(Self {
             parser: Parser::new(rendered)?,
             pending: Vec::new(),
@@ -36,7 +36,7 @@ impl Reader {
         })
     }
 
-    pub(super) fn read(&mut self, mut piece: Piece) -> Vec<Part> {
+    pub(in crate::api) fn read(&mut self, mut piece: Piece) -> Vec<Part> {
         self.pending.append(&mut piece.tokens);
         self.unread_tokens += piece
             .completion_tokens
@@ -47,18 +47,18 @@ impl Reader {
     }
 
     /// What the parser held back until it knew that the answer is complete.
-    pub(super) fn finish(&mut self) -> Vec<Part> {
+    pub(in crate::api) fn finish(&mut self) -> Vec<Part> {
         let deltas = self.parser.finish();
         self.parts(deltas)
     }
 
     /// Tokens that became reasoning, as far as the parser's deltas tell.
-    pub(super) fn reasoning_tokens(&self) -> u32 {
+    pub(in crate::api) fn reasoning_tokens(&self) -> u32 {
         self.reasoning_tokens
     }
 
     /// The finish reason if tools were called takes the place of "stop".
-    pub(super) fn finish_reason(&self, reason: &'static str) -> &'static str {
+    pub(in crate::api) fn finish_reason(&self, reason: &'static str) -> &'static str {
         if self.called_tools && reason == "stop" {
             "tool_calls"
         } else {

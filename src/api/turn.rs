@@ -1,0 +1,181 @@
+//! One turn of a conversation: a chat request of whatever dialect, understood and ready for the engine.
+
+mod message;
+mod reader;
+mod thinking;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use serde_json::{Map, Value};
+
+pub(super) use self::{
+    message::Message,
+    reader::{Part, Reader},
+};
+use super::{
+    App, Service,
+    auth::Tenant,
+    body,
+    error::ApiError,
+    fields::Fields,
+    openai::{
+        constraint::{self, Form, Kind, Pending, Purpose},
+        params::{self, Delivery},
+    },
+};
+use crate::{
+    chat::{Chat, Rendered},
+    config::Limits,
+    engine::{self, Grammar, Job, constrain::Source, model::Vocab},
+};
+
+/// What a request came to. Answers to it differ in their wording only, which is the dialect's matter.
+pub(super) struct Turn {
+    pub(super) jobs: Vec<Job>,
+    /// One for each job.
+    pub(super) readers: Vec<Reader>,
+    pub(super) delivery: Delivery,
+    /// What of the request has no effect.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Receives a request. `translate` brings its body into the shape of OpenAI's, and keeps of it what the answer's
+/// wording needs.
+pub(super) async fn receive<T: Send + 'static>(
+    app: &Arc<App>,
+    service: &Arc<Service>,
+    tenant: Tenant,
+    body: Body,
+    translate: impl FnOnce(Map<String, Value>, &Service) -> Result<(Map<String, Value>, T), ApiError>
+    + Send
+    + 'static,
+) -> Result<(Turn, T), ApiError> {
+    service.work.generator()?;
+    let body = body::receive(body, &app.limits()).await?;
+    let ((mut turn, pending), kept) = {
+        let (app, service) = (Arc::clone(app), Arc::clone(service));
+        let parse = move |body: &[u8]| {
+            let (body, kept) = translate(body::parse(body)?, &service)?;
+            Ok((Turn::parse(body, &service, &app.limits(), tenant)?, kept))
+        };
+        body::prepare(body, parse).await?
+    };
+    for pending in pending {
+        let told = pending.apply(service, &mut turn.jobs).await?;
+        turn.warnings.extend(told);
+    }
+    Ok((turn, kept))
+}
+
+impl Turn {
+    /// The turn, and what its answers must be, to be compiled or at least checked.
+    fn parse(
+        body: Map<String, Value>,
+        service: &Service,
+        limits: &Limits,
+        tenant: Tenant,
+    ) -> Result<(Self, Vec<Pending>), ApiError> {
+        let fields = Fields::new(&body);
+        let vocab = &*service.vocab;
+        let names = ["max_completion_tokens", "max_tokens", "n_predict"];
+        let mut params = params::read(fields, service, limits, tenant, &names)?;
+        params.job.logprobs = logprobs(fields)?;
+        check_modalities(fields)?;
+        let form = constraint::read(fields)?;
+        let budget = thinking::read(fields)?;
+        let strict = constraint::strict_tools(fields);
+        let (rendered, form) = render(service.work.generator()?.1, body, form)?;
+        let prompt = vocab.tokenize(&rendered.prompt, true, true);
+        params.job.visible = visible(&rendered, vocab);
+        let mut warnings = rendered.warnings.clone();
+        if let Some(wish) = budget {
+            params.job.sampling.budget = wish.budget(&rendered, vocab, &mut warnings);
+        }
+        params.job.stop.extend(rendered.stops.iter().cloned());
+        params.job.grammar = rendered.grammar.clone().map(Grammar::Gbnf);
+        let jobs = params.jobs(vec![prompt]);
+        let readers = jobs.iter().map(|_| Reader::new(&rendered));
+        let turn = Self {
+            readers: readers.collect::<Result<_, _>>()?,
+            jobs,
+            delivery: params.delivery,
+            warnings,
+        };
+        Ok((turn, form.into_iter().chain(strict).collect()))
+    }
+}
+
+/// The prompt, and what is to be compiled for its answer.
+fn render(
+    chat: &Chat,
+    body: Map<String, Value>,
+    form: Option<Form>,
+) -> Result<(Rendered, Option<Pending>), ApiError> {
+    let Some(Form { param, kind }) = form else {
+        return Ok((chat.render(&Value::Object(body))?, None));
+    };
+    let mut body = constraint::without(body);
+    let content = match kind {
+        Kind::Gbnf(text) => {
+            body.insert("grammar".to_owned(), text.into());
+            return Ok((chat.render(&Value::Object(body))?, None));
+        }
+        Kind::Body(content) => content,
+    };
+    let body = Value::Object(body);
+    if let Some((rendered, frame)) = chat.render_framed(&body, &param)? {
+        let pending = Pending {
+            param,
+            source: Source {
+                body: content,
+                frame,
+            },
+            purpose: Purpose::Hold,
+        };
+        return Ok((rendered, Some(pending)));
+    }
+    // llama.cpp knows more about the answers of this family; what it cannot do of a schema is still refused.
+    let mut body = body;
+    let mut purpose = Purpose::Hold;
+    if let engine::constrain::Body::Json { schema, .. } = &content {
+        body["json_schema"] = schema.clone();
+        purpose = Purpose::Check;
+    }
+    let pending = Pending {
+        param,
+        source: content.into(),
+        purpose,
+    };
+    Ok((chat.render(&body)?, Some(pending)))
+}
+
+/// The control tokens that the answer's parser must see.
+fn visible(rendered: &Rendered, vocab: &dyn Vocab) -> Vec<crate::engine::Token> {
+    let single = |text: &String| match vocab.tokenize(text, false, true)[..] {
+        [token] => Some(token),
+        _ => None,
+    };
+    rendered.preserved.iter().filter_map(single).collect()
+}
+
+fn logprobs(fields: Fields<'_>) -> Result<Option<u8>, ApiError> {
+    let wanted = fields.flag("logprobs")?.unwrap_or(false);
+    let top = fields.integer::<u8>("top_logprobs", 0..=20)?;
+    match (wanted, top) {
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => {
+            let message = "top_logprobs: only allowed together with `logprobs: true`";
+            Err(ApiError::invalid("top_logprobs", message))
+        }
+    }
+}
+
+fn check_modalities(fields: Fields<'_>) -> Result<(), ApiError> {
+    match fields.array("modalities")?.map(Vec::as_slice) {
+        None => Ok(()),
+        Some([only]) if only == "text" => Ok(()),
+        Some(_) => Err(fields.wrong("modalities", "[\"text\"]")),
+    }
+}
