@@ -76,8 +76,10 @@ in
     ) (lib.attrValues running);
 
     # Its device node must be there before the service starts.
-    boot = lib.mkIf (config.hardware.graphics.enable && lib.any (one: one.cuda) (lib.attrValues running)) {
-      kernelModules = [ "nvidia-uvm" ];
-    };
+    boot =
+      lib.mkIf (config.hardware.graphics.enable && lib.any (one: one.cuda) (lib.attrValues running))
+        {
+          kernelModules = [ "nvidia-uvm" ];
+        };
   };
 }

@@ -31,23 +31,21 @@ let
 in
 {
   # The server inherits its socket, so it needs no network of its own.
-  serve =
-    everywhere
-    // {
-      PrivateNetwork = true;
-      RestrictAddressFamilies = "AF_UNIX";
-      IPAddressDeny = "any";
-      # /proc/meminfo tells how much fits.
-      ProcSubset = "all";
-      # `engine.load = "mlock"` and weights that a GPU reads from host memory.
-      LimitMEMLOCK = "infinity";
-      PrivateDevices = true;
-      # Threads may be bound to CPUs (`engine.cpu_mask`) and memory to nodes (`engine.numa`), so @resources stays.
-      SystemCallFilter = [
-        "@system-service"
-        "~@privileged"
-      ];
-    };
+  serve = everywhere // {
+    PrivateNetwork = true;
+    RestrictAddressFamilies = "AF_UNIX";
+    IPAddressDeny = "any";
+    # /proc/meminfo tells how much fits.
+    ProcSubset = "all";
+    # `engine.load = "mlock"` and weights that a GPU reads from host memory.
+    LimitMEMLOCK = "infinity";
+    PrivateDevices = true;
+    # Threads may be bound to CPUs (`engine.cpu_mask`) and memory to nodes (`engine.numa`), so @resources stays.
+    SystemCallFilter = [
+      "@system-service"
+      "~@privileged"
+    ];
+  };
 
   # On top of `serve` where there is an NVIDIA GPU.
   gpu = {
@@ -58,19 +56,17 @@ in
   };
 
   # The download: a network, and nothing else of the machine.
-  fetch =
-    everywhere
-    // {
-      PrivateDevices = true;
-      ProcSubset = "pid";
-      RestrictAddressFamilies = [
-        "AF_INET"
-        "AF_INET6"
-        "AF_UNIX"
-      ];
-      SystemCallFilter = [
-        "@system-service"
-        "~@privileged @resources"
-      ];
-    };
+  fetch = everywhere // {
+    PrivateDevices = true;
+    ProcSubset = "pid";
+    RestrictAddressFamilies = [
+      "AF_INET"
+      "AF_INET6"
+      "AF_UNIX"
+    ];
+    SystemCallFilter = [
+      "@system-service"
+      "~@privileged @resources"
+    ];
+  };
 }

@@ -1,7 +1,8 @@
 # What is refused or warned about before anything is built. What the program's own schema refuses is left to it.
 { config, lib }:
 let
-  option = name: if name == "default" then "services.llm-server" else "services.llm-server.instances.${name}";
+  option =
+    name: if name == "default" then "services.llm-server" else "services.llm-server.instances.${name}";
 
   # Settings that a configuration file may not stand beside: all but those that the units need.
   written =
@@ -27,11 +28,13 @@ let
       inherit (one) settings;
       lock = lib.importTOML one.modelsFile;
       unknown = lib.filter (model: !(lock ? ${model})) (lib.attrNames one.models);
-      secrets = one.apiKeyFiles ++ lib.optional (one.fetchEnvironmentFile != null) one.fetchEnvironmentFile;
+      secrets =
+        one.apiKeyFiles ++ lib.optional (one.fetchEnvironmentFile != null) one.fetchEnvironmentFile;
     in
     [
       {
-        assertion = builtins.match "[a-z0-9]([a-z0-9-]*[a-z0-9])?" name != null && !lib.hasPrefix "models-" name;
+        assertion =
+          builtins.match "[a-z0-9]([a-z0-9-]*[a-z0-9])?" name != null && !lib.hasPrefix "models-" name;
         message = "${this}: the name of an instance is part of the names of its units: small letters, digits and '-', and not beginning with 'models-'";
       }
       {

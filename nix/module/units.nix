@@ -21,16 +21,27 @@ let
 
   fromSettings = json.generate "llm-server.json" (
     lib.filterAttrsRecursive (_: value: value != null) (
-      one.settings // lib.optionalAttrs (keyFiles != [ ]) { auth = (one.settings.auth or { }) // { key_files = keyFiles; }; }
+      one.settings
+      // lib.optionalAttrs (keyFiles != [ ]) {
+        auth = (one.settings.auth or { }) // {
+          key_files = keyFiles;
+        };
+      }
     )
   );
   # Nickel text of a string.
   quoted = text: lib.replaceStrings [ "%{" ] [ "\\%{" ] (builtins.toJSON text);
   overrides = lib.mapAttrsToList (path: value: "--set=${path} = ${value}") (
-    { listen = quoted one.settings.listen; }
-    // lib.optionalAttrs (one.settings.model.name != null) { "model.name" = quoted one.settings.model.name; }
+    {
+      listen = quoted one.settings.listen;
+    }
+    // lib.optionalAttrs (one.settings.model.name != null) {
+      "model.name" = quoted one.settings.model.name;
+    }
     // lib.optionalAttrs (drain != null) { "limits.drain" = toString drain; }
-    // lib.optionalAttrs (keyFiles != [ ]) { "auth.key_files" = "[${lib.concatMapStringsSep ", " quoted keyFiles}]"; }
+    // lib.optionalAttrs (keyFiles != [ ]) {
+      "auth.key_files" = "[${lib.concatMapStringsSep ", " quoted keyFiles}]";
+    }
   );
   arguments =
     (if one.configFile == null then [ "${fromSettings}" ] else [ "${one.configFile}" ] ++ overrides)
@@ -38,18 +49,19 @@ let
 
   # A file that only the running system has is checked by the service itself.
   isBuilt = one.configFile == null || lib.hasPrefix "${builtins.storeDir}/" "${one.configFile}";
-  command = lib.escapeShellArgs ([ program "check" ] ++ arguments);
+  command = lib.escapeShellArgs (
+    [
+      program
+      "check"
+    ]
+    ++ arguments
+  );
   check = pkgs.runCommand "${unit}-check" {
     preferLocalBuild = true;
     passthru = { inherit command; };
   } "${command} > $out";
 
-  pinned = pkgs.callPackage ../models.nix (
-    # The default lock is that file's own.
-    lib.optionalAttrs (one.modelsFile != builtins.path { name = "models.lock"; path = ../../models.lock; }) {
-      lockFile = one.modelsFile;
-    }
-  );
+  pinned = pkgs.callPackage ../models.nix { lockFile = one.modelsFile; };
   from = place: lib.attrNames (lib.filterAttrs (_: model: model.from == place) one.models);
   stored = pinned.folder (from "store");
   isFetched = from "fetch" != [ ];
@@ -104,7 +116,13 @@ in
         // {
           Type = "notify-reload";
           NotifyAccess = "main";
-          ExecStart = utils.escapeSystemdExecArgs ([ program "serve" ] ++ arguments);
+          ExecStart = utils.escapeSystemdExecArgs (
+            [
+              program
+              "serve"
+            ]
+            ++ arguments
+          );
           CacheDirectory = "llm-server";
           CacheDirectoryMode = "0700";
           RuntimeDirectory = unit;
@@ -121,6 +139,10 @@ in
           # Loading and draining ask for more by themselves, as long as they get on.
           TimeoutStopSec = if drain == null then 90 else builtins.ceil drain + 60;
           TimeoutAbortSec = 15;
+        }
+        // lib.optionalAttrs (keyFiles != [ ]) {
+          # New keys without a restart, where systemd knows how.
+          RefreshOnReload = "credentials";
         }
         // lib.filterAttrs (_: value: value != null) {
           MemoryMax = one.memory.max;
@@ -166,7 +188,9 @@ in
           RestartMaxDelaySec = "10min";
           RestartPreventExitStatus = "2";
         }
-        // lib.optionalAttrs (one.fetchEnvironmentFile != null) { EnvironmentFile = one.fetchEnvironmentFile; };
+        // lib.optionalAttrs (one.fetchEnvironmentFile != null) {
+          EnvironmentFile = one.fetchEnvironmentFile;
+        };
     };
   };
 }

@@ -33,7 +33,13 @@ let
       ];
     };
   evaluated = module: (system module).config;
-  described = settings: { services.llm-server = { enable = true; package = stub; } // settings; };
+  described = settings: {
+    services.llm-server = {
+      enable = true;
+      package = stub;
+    }
+    // settings;
+  };
   server = settings: evaluated (described settings);
 
   tiny = "smollm2-135m-instruct-q4_1";
@@ -148,14 +154,18 @@ let
       lib.elem "llm-server-models-default.service" fetched.systemd.services.llm-server.requires
       && lib.elem "llm-server-models-default.service" fetched.systemd.services.llm-server.after
       && has big download.serviceConfig.ExecStart;
-    "a large model brings its companions" = has "mmproj" "${toString (lib.attrNames fetched.services.llm-server.models)}";
+    "a large model brings its companions" = has "mmproj" "${toString (
+      lib.attrNames fetched.services.llm-server.models
+    )}";
     "what is downloaded is chosen for each model" =
       (server {
         settings.model.name = tiny;
         models.${tiny}.from = "fetch";
-      }).systemd.services ? llm-server-models-default;
+      }).systemd.services
+        ? llm-server-models-default;
     "the download has a network and the server has none" =
-      !(download.serviceConfig ? PrivateNetwork) && fetched.systemd.services.llm-server.serviceConfig.PrivateNetwork;
+      !(download.serviceConfig ? PrivateNetwork)
+      && fetched.systemd.services.llm-server.serviceConfig.PrivateNetwork;
 
     "two instances have their own units, settings and addresses" =
       two.systemd.sockets.llm-server-embed.listenStreams == [ "/run/embed.sock" ]
@@ -180,7 +190,10 @@ let
     } "small letters";
 
     "keys reach the service as credentials" =
-      public.systemd.services.llm-server.serviceConfig.LoadCredential == [ "api-keys-0:/run/secrets/keys" ];
+      public.systemd.services.llm-server.serviceConfig.LoadCredential
+      == [ "api-keys-0:/run/secrets/keys" ];
+    "a reload hands over new keys" =
+      public.systemd.services.llm-server.serviceConfig.RefreshOnReload == "credentials";
     "a public port with keys may be opened" = public.networking.firewall.allowedTCPPorts == [ 80 ];
     "a key file in the store is refused" = refuses {
       settings.model.name = tiny;
@@ -202,7 +215,9 @@ let
       settings.model.name = tiny;
       settings.listen = "127.0.0.1";
     } "expected host:port";
-    "a model that the lock does not have is refused" = refuses { settings.model.name = "smollm3"; } "has no model smollm3";
+    "a model that the lock does not have is refused" = refuses {
+      settings.model.name = "smollm3";
+    } "has no model smollm3";
     "no model is refused" = refuses { } "settings.model.name is not set";
 
     "a file is used as it is, under what the units know" =
@@ -221,15 +236,26 @@ let
       limited.systemd.services.llm-server.serviceConfig.MemoryMax == "40G"
       && limited.systemd.services.llm-server.serviceConfig.MemoryLow == "24G";
     "opening the firewall for the loopback is warned about" =
-      lib.any (has "cannot be reached") (server {
-        settings.model.name = tiny;
-        openFirewall = true;
-      }).warnings;
+      lib.any (has "cannot be reached")
+        (server {
+          settings.model.name = tiny;
+          openFirewall = true;
+        }).warnings;
   };
   failed = lib.attrNames (lib.filterAttrs (_: holds: !holds) cases);
 
   # A name that no schema has, and a number out of its range: what the check of the build says.
-  wrong = settings: (lib.head (evaluated { services.llm-server = { enable = true; package = llm-server; inherit settings; }; }).system.checks).passthru.command;
+  wrong =
+    settings:
+    (lib.head
+      (evaluated {
+        services.llm-server = {
+          enable = true;
+          package = llm-server;
+          inherit settings;
+        };
+      }).system.checks
+    ).passthru.command;
   unknown = wrong {
     model.name = tiny;
     engine.contxt = 2048;

@@ -29,36 +29,48 @@ let
     && lib.hasPrefix prefix option.name
     && !lib.hasInfix "instances.<name>" option.name
     && !lib.hasInfix "_module" option.name;
-  shown = lib.filter isShown (lib.optionAttrSetToDocList { services.llm-server = options.services.llm-server; });
+  shown = lib.filter isShown (
+    lib.optionAttrSetToDocList { services.llm-server = options.services.llm-server; }
+  );
 
   oneLine = text: lib.replaceStrings [ "\n" "|" ] [ " " "\\|" ] (lib.trim text);
-  value = literal: if literal == null then "" else "`${oneLine (literal.text or (lib.generators.toPretty { } literal))}`";
-  row = option: "| `${lib.removePrefix prefix option.name}` | ${oneLine option.type} | ${value (option.default or null)} | ${oneLine (option.description.text or option.description)} |\n";
+  value =
+    literal:
+    if literal == null then
+      ""
+    else
+      "`${oneLine (literal.text or (lib.generators.toPretty { } literal))}`";
+  row =
+    option:
+    "| `${lib.removePrefix prefix option.name}` | ${oneLine option.type} | ${value (option.default or null)} | ${
+      oneLine (option.description.text or option.description)
+    } |\n";
 
-  table =
-    ''
-      ### Options of `services.llm-server`, and of each of its `instances`
+  table = ''
+    ### Options of `services.llm-server`, and of each of its `instances`
 
-      | Name | Type | Default | Meaning |
-      | --- | --- | --- | --- |
-    ''
-    + lib.concatMapStrings row (lib.sort (a: b: a.name < b.name) shown);
+    | Name | Type | Default | Meaning |
+    | --- | --- | --- | --- |
+  ''
+  + lib.concatMapStrings row (lib.sort (a: b: a.name < b.name) shown);
 
   document = builtins.readFile ../../docs/systemd.md;
   committed = lib.head (lib.splitString end (lib.last (lib.splitString begin document)));
 in
-pkgs.runCommand "options" {
-  table = builtins.unsafeDiscardStringContext table;
-  inherit committed;
-  passAsFile = [
-    "table"
-    "committed"
-  ];
-} ''
-  if ! cmp -s "$tablePath" "$committedPath"; then
-    cat "$tablePath"
-    echo "docs/systemd.md: the table of options is not the one above" >&2
-    exit 1
-  fi
-  cp "$tablePath" $out
-''
+pkgs.runCommand "options"
+  {
+    table = builtins.unsafeDiscardStringContext table;
+    inherit committed;
+    passAsFile = [
+      "table"
+      "committed"
+    ];
+  }
+  ''
+    if ! cmp -s "$tablePath" "$committedPath"; then
+      cat "$tablePath"
+      echo "docs/systemd.md: the table of options is not the one above" >&2
+      exit 1
+    fi
+    cp "$tablePath" $out
+  ''

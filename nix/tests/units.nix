@@ -40,7 +40,9 @@ let
     config
     ;
   ours = lib.filterAttrs (name: _: lib.hasPrefix "llm-server" name) config.systemd.units;
-  module = lib.concatMapStrings (name: "cp ${pkgs.writeText name ours.${name}.text} module/${name}\n") (lib.attrNames ours);
+  module = lib.concatMapStrings (
+    name: "cp ${pkgs.writeText name ours.${name}.text} module/${name}\n"
+  ) (lib.attrNames ours);
 
   contrib = ../../contrib/systemd;
   hardening = import ../module/hardening.nix;
@@ -68,14 +70,18 @@ let
     else if value == false then
       [ "false" ]
     else
-      lib.concatMap (one: lib.filter (word: word != "") (lib.splitString " " (toString one))) (lib.toList value);
+      lib.concatMap (one: lib.filter (word: word != "") (lib.splitString " " (toString one))) (
+        lib.toList value
+      );
   differ =
     file: wanted:
     let
       found = parsed file;
     in
     map (name: "${file}: ${name}") (
-      lib.filter (name: words (found.${name} or [ "(unset)" ]) != words wanted.${name}) (lib.attrNames wanted)
+      lib.filter (name: words (found.${name} or [ "(unset)" ]) != words wanted.${name}) (
+        lib.attrNames wanted
+      )
     );
   different =
     differ "llm-server.service" hardening.serve
@@ -84,7 +90,9 @@ let
     ++ differ "gpu.conf" hardening.gpu;
 in
 if different != [ ] then
-  throw "not as nix/module/hardening.nix says:\n${lib.concatMapStrings (line: "- ${line}\n") different}"
+  throw "not as nix/module/hardening.nix says:\n${
+    lib.concatMapStrings (line: "- ${line}\n") different
+  }"
 else
   pkgs.runCommand "units" { nativeBuildInputs = [ pkgs.systemd ]; } ''
     mkdir module contrib
@@ -105,8 +113,8 @@ else
     for folder in module contrib contrib-gpu; do
       echo "== $folder"
       (cd "$folder" && systemd-analyze verify --man=no --recursive-errors=one ./*.service $(ls ./*.socket 2>/dev/null)) > said 2>&1 || true
-      # Not looked for: tools that a package set may lack, other units, and what systemd knows since 254 only.
-      if grep -Ev "is not executable: No such file|^[^ ]*/(lib|etc)/systemd/|Unknown key '(RestartSteps|RestartMaxDelaySec|RestartMode)'|service type, ignoring: notify-reload" said; then
+      # Not looked for: tools that a package set may lack, other units, and what older versions of systemd do not know.
+      if grep -Ev "is not executable: No such file|^[^ ]*/(lib|etc)/systemd/|Unknown key '(RestartSteps|RestartMaxDelaySec|RestartMode|RefreshOnReload)'|service type, ignoring: notify-reload" said; then
         exit 1
       fi
     done

@@ -219,6 +219,16 @@ wrong_keys_are_refused() {
     [ "$(status_of chat)" = 401 ]
     [ "$(status_of chat -H 'authorization: Bearer sk-wrong')" = 401 ]
     answers -H 'authorization: Bearer sk-appliance'
+
+    (umask 077; printf 'sk-next\n' >"$keys")
+    if [ "$(property RefreshOnReload)" = credentials ]; then
+        inside systemctl reload "$unit"
+        echo 'note: new keys by a reload'
+    else
+        inside systemctl restart "$unit"
+        echo 'note: new keys by a restart, for this systemd hands over credentials once'
+    fi
+    await 10 answers -H 'authorization: Bearer sk-next'
     as_shipped
 }
 
