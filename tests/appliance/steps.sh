@@ -37,9 +37,11 @@ as_shipped() {
     rm -rf "/proc/$leader/root/etc/systemd/system/$unit.d"
     configure ''
     inside systemctl daemon-reload
-    inside systemctl reset-failed llm-server.service llm-server.socket 2>/dev/null || true
-    inside systemctl restart llm-server.socket
-    inside systemctl restart "$unit"
+    # Both, and the socket first: systemd opens none whose service runs.
+    inside systemctl stop llm-server.socket "$unit"
+    inside systemctl reset-failed llm-server.socket "$unit" 2>/dev/null || true
+    inside systemctl start llm-server.socket
+    inside systemctl start "$unit"
 }
 
 # What the journal says of a unit since `mark`.
