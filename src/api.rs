@@ -7,6 +7,7 @@ mod encode;
 mod error;
 mod fields;
 mod health;
+mod metrics;
 mod native;
 mod openai;
 mod props;
@@ -30,7 +31,7 @@ use axum::{
     middleware,
     routing::{get, post},
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -48,6 +49,7 @@ use crate::{
     config::{Limits, Origins, Share},
     engine::{constrain::Constraints, model::Vocab},
     gpu::Gpus,
+    metrics::Metrics,
 };
 
 /// Where the server is in its life. Requests that need the model are answered only in `Ready`.
@@ -106,6 +108,8 @@ pub struct Settings {
     pub aliases: Vec<String>,
     /// Web pages that may ask.
     pub origins: Origins,
+    /// Parameters for requests that do not give them.
+    pub defaults: Map<String, Value>,
 }
 
 /// What every request may look at.
@@ -115,8 +119,10 @@ struct App {
     keys: ArcSwap<Keys>,
     aliases: Aliases,
     origins: ArcSwap<Origins>,
+    defaults: ArcSwap<Map<String, Value>>,
     /// Where answered requests are recorded.
     tape: Option<Tape>,
+    metrics: Arc<Metrics>,
     early: Early,
 }
 
@@ -125,8 +131,10 @@ struct App {
 pub struct Surface(Arc<App>);
 
 impl Surface {
+    /// `model`: its name, known before it is loaded.
     pub fn new(
         stage: watch::Receiver<Stage>,
+        model: &str,
         settings: Settings,
         tape: Option<Tape>,
         early: Early,
@@ -138,17 +146,34 @@ impl Surface {
             keys: ArcSwap::from_pointee(keys),
             aliases: Arc::new(ArcSwap::from_pointee(settings.aliases)),
             origins: ArcSwap::from_pointee(settings.origins),
+            defaults: ArcSwap::from_pointee(settings.defaults),
             tape,
+            metrics: Arc::new(Metrics::new(model)),
             early,
         }))
     }
 
-    /// New settings, for requests that come from now on.
-    pub fn change(&self, settings: Settings) {
+    /// Whether requests can have these defaults; `Err`: what is wrong with them.
+    pub fn check_defaults(
+        &self,
+        service: &Service,
+        defaults: &Map<String, Value>,
+    ) -> Result<(), String> {
+        turn::check_defaults(service, &self.0.limits(), defaults)
+            .map_err(|error| format!("model.defaults.{error}"))
+    }
+
+    /// New settings, for requests that come from now on. `Err`: they cannot be had, and why; nothing has changed.
+    pub fn change(&self, settings: Settings) -> Result<(), String> {
+        if let Stage::Ready(service) = &*self.0.stage.borrow() {
+            self.check_defaults(service, &settings.defaults)?;
+        }
         self.0.keys.store(Arc::new(settings.keys()));
         self.0.limits.store(Arc::new(settings.limits));
         self.0.aliases.store(Arc::new(settings.aliases));
         self.0.origins.store(Arc::new(settings.origins));
+        self.0.defaults.store(Arc::new(settings.defaults));
+        Ok(())
     }
 
     /// The model's other names, as they are at any time.
@@ -177,6 +202,7 @@ fn router(app: Arc<App>) -> Router {
     let keyed = Router::new()
         .route("/version", get(health::version))
         .route("/props", get(props::props))
+        .route("/metrics", get(metrics::metrics))
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*id}", get(openai::models::one))
         .route("/v1/chat/completions", post(openai::chat::create))
@@ -210,7 +236,10 @@ fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(error::wrong_method)
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(cors(&app))
-        .layer(middleware::from_fn(record::keep))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            record::keep,
+        ))
         .with_state(app)
 }
 
@@ -247,6 +276,12 @@ impl App {
         self.limits.load_full()
     }
 
+    /// `body` with the configured defaults for what it does not say.
+    fn with_defaults(&self, mut body: Map<String, Value>) -> Map<String, Value> {
+        fill(&mut body, &self.defaults.load());
+        body
+    }
+
     /// The loaded model, or why there is none at the moment.
     fn service(&self) -> Result<Arc<Service>, ApiError> {
         match &*self.stage.borrow() {
@@ -254,6 +289,16 @@ impl App {
             Stage::Ready(service) => Ok(Arc::clone(service)),
             Stage::Draining => Err(ApiError::Draining),
             Stage::Failed => Err(ApiError::EngineDead),
+        }
+    }
+}
+
+/// `null` is the same as absent.
+fn fill(body: &mut Map<String, Value>, defaults: &Map<String, Value>) {
+    for (name, value) in defaults {
+        let given = body.entry(name).or_insert(Value::Null);
+        if given.is_null() {
+            *given = value.clone();
         }
     }
 }

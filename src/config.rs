@@ -46,6 +46,8 @@ pub struct ModelConfig {
     /// Jinja file that replaces the model's own chat template; absolute or relative to the process.
     pub chat_template: Option<PathBuf>,
     pub kind: Kind,
+    /// Parameters for requests that do not give them themselves.
+    pub defaults: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What the model is served for.

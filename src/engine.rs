@@ -22,6 +22,7 @@ mod reply;
 pub mod sample;
 pub(crate) mod slot;
 pub(crate) mod store;
+mod tally;
 pub mod task;
 pub(crate) mod text;
 pub mod threads;
@@ -46,6 +47,8 @@ pub use pulse::Pulse;
 use reply::Place;
 pub(crate) use reply::Reply;
 pub use sample::{Gbnf, Grammar, Sampling, Trigger};
+pub use tally::Done;
+use tally::Tally;
 pub use watch::Watch;
 
 /// A token id of the model's vocabulary.
@@ -62,6 +65,10 @@ pub struct Job {
     pub grammar: Option<Grammar>,
     /// Texts that end generation; they are not part of the answer.
     pub stop: Vec<String>,
+    /// Tokens that end generation beside the model's own.
+    pub stop_tokens: Vec<Token>,
+    /// What the answer may well be: a guess that costs nothing but time if it is wrong.
+    pub prediction: Vec<Token>,
     /// Control tokens whose text is part of the answer (tool-call markers and such).
     pub visible: Vec<Token>,
     /// Go on after the model's end-of-generation tokens.
@@ -102,8 +109,13 @@ impl Default for Claimant {
 /// What a job tells its caller.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The job has a sequence; this many tokens of its prompt were already in the cache.
-    Started { cached_tokens: u32 },
+    /// The job has a sequence.
+    Started {
+        /// Of its prompt, already in the cache.
+        cached_tokens: u32,
+        /// From submission to the sequence.
+        queued: Duration,
+    },
     /// Text that will not change any more, and the tokens it came from.
     Text(Piece),
     /// Always the last event, always exactly once.
@@ -222,6 +234,8 @@ pub struct Shape {
     pub vocab: u32,
     /// Jobs that may wait.
     pub queue: u32,
+    /// Host memory that states of sequences may take.
+    pub cache_bytes: u64,
 }
 
 /// How busy the engine is now.
@@ -238,6 +252,8 @@ pub struct Kept {
     pub tokens: u32,
     /// States in host memory.
     pub bytes: u64,
+    /// Sequences that were put aside there.
+    pub aside: u32,
 }
 
 /// How the engine schedules, and what it keeps.
@@ -294,6 +310,8 @@ pub(crate) struct Shared {
     running: AtomicU32,
     kept_tokens: AtomicU32,
     kept_bytes: AtomicU64,
+    kept_aside: AtomicU32,
+    tally: Tally,
     /// Jobs ended so far, however; wraps.
     ended: Arc<AtomicU32>,
     /// Microseconds from one end to the next, by the latest; 0: unknown.
@@ -313,6 +331,8 @@ impl Shared {
             running: AtomicU32::new(0),
             kept_tokens: AtomicU32::new(0),
             kept_bytes: AtomicU64::new(0),
+            kept_aside: AtomicU32::new(0),
+            tally: Tally::default(),
             ended: Arc::new(AtomicU32::new(0)),
             completion_interval: AtomicU64::new(0),
             halt: CancellationToken::new(),
@@ -326,6 +346,14 @@ impl Shared {
         Busy {
             queued: held - running,
             running,
+        }
+    }
+
+    fn kept(&self) -> Kept {
+        Kept {
+            tokens: self.kept_tokens.load(Ordering::Relaxed),
+            bytes: self.kept_bytes.load(Ordering::Relaxed),
+            aside: self.kept_aside.load(Ordering::Relaxed),
         }
     }
 
@@ -374,6 +402,7 @@ pub fn start<M: model::Model, E: Send + 'static>(
             sequences: model.sequences(),
             vocab: model.vocab().size(),
             queue: tuning.queue,
+            cache_bytes: tuning.cache_bytes as u64,
         }));
         let engine = Engine {
             inbox,
@@ -451,10 +480,7 @@ impl Engine {
 
     /// After the latest step.
     pub fn kept(&self) -> Kept {
-        Kept {
-            tokens: self.shared.kept_tokens.load(Ordering::Relaxed),
-            bytes: self.shared.kept_bytes.load(Ordering::Relaxed),
-        }
+        self.shared.kept()
     }
 
     /// For those who look after the engine thread and give it nothing to do.

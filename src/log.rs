@@ -1,5 +1,7 @@
 //! Log lines: structured into the journal under systemd, readable on stderr otherwise.
 
+mod lines;
+
 use std::{
     env,
     io::{self, IsTerminal},
@@ -9,6 +11,8 @@ use std::{
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
+
+use self::lines::Lines;
 
 /// What lets events through.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
@@ -68,12 +72,13 @@ fn parse(setting: &'static str, filter: &str) -> Result<EnvFilter, LogError> {
         })
 }
 
-fn plain<S>() -> fmt::Layer<S, fmt::format::DefaultFields, fmt::format::Format, fn() -> io::Stderr>
+fn plain<S>() -> fmt::Layer<S, Lines, fmt::format::Format, fn() -> io::Stderr>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
     let colour = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
     fmt::layer()
+        .fmt_fields(Lines)
         .with_writer(io::stderr as fn() -> io::Stderr)
         .with_ansi(colour)
 }

@@ -71,6 +71,9 @@ pub enum Failure {
     },
     #[error("{field}: {} holds no key; expected one key a line", path.display())]
     NoKeys { field: &'static str, path: PathBuf },
+    /// With the name of the setting.
+    #[error("{0}")]
+    Defaults(String),
     #[error(transparent)]
     Locate(#[from] LocateError),
     #[error(transparent)]
@@ -109,7 +112,7 @@ pub fn run(
     let (stage, seen) = watch::channel(Stage::Loading { percent: 0 });
     let (surface, http) = {
         let _inside = runtime.enter();
-        let surface = Surface::new(seen, settings, tape, early);
+        let surface = Surface::new(seen, origin.name(), settings, tape, early);
         let reload = Reload::new(config.clone(), reread, surface.clone());
         signals::watch(stop.clone(), reload)?;
         let http = Http::start(sockets, surface.router(), Patience::of(&config.limits))?;
@@ -143,6 +146,7 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
         share: config.cache.share,
         aliases: config.model.aliases.clone(),
         origins: config.cors.origins.clone(),
+        defaults: config.model.defaults.clone(),
     })
 }
 
@@ -197,14 +201,19 @@ impl Life {
         let constraints = Constraints::new(Arc::clone(&vocab));
         // Beside the first requests, which need not wait for it.
         constraints.prepare();
-        self.stage.send_replace(Stage::Ready(Arc::new(Service {
+        let service = Arc::new(Service {
             work: loaded.work,
             vocab,
             constraints,
             identity,
             plan: loaded.placement,
             gpus,
-        })));
+        });
+        let defaults = &self.config.model.defaults;
+        self.surface
+            .check_defaults(&service, defaults)
+            .map_err(Failure::Defaults)?;
+        self.stage.send_replace(Stage::Ready(service));
         systemd::ready(&format!("Serving {name} on {}", self.addresses));
         self.serve(name, engine, ended).await
     }

@@ -89,6 +89,7 @@ refused! {
     a_public_listener_without_keys_is_refused: nickel("{ model.name = \"small\", listen = \"0.0.0.0:8080\" }"),
     a_public_ipv6_listener_without_keys_is_refused: nickel("{ model.name = \"small\", listen = \"[::]:8080\" }"),
     a_key_with_an_unknown_right_is_pointed_at: nickel("{\n  model.name = \"small\",\n  auth.keys = [{ name = \"a\", file = \"a\" }, { name = \"b\", file = \"b\", admin = true }],\n}"),
+    a_default_that_is_no_parameter_is_refused: set(&["model.defaults = {temprature = 1}"]),
     an_origin_with_a_path_is_refused: nickel("{ model.name = \"small\", cors.origins = [\"https://a.example/chat\"] }"),
     an_override_of_an_unknown_field_is_pointed_at: set(&["limits.queue = 3", "engine.contxt = 3"]),
     an_override_out_of_range_is_pointed_at: set(&["engine = {parallel = 2, context = 3}"]),

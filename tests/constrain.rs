@@ -95,6 +95,8 @@ impl Loaded {
             grammar: Some(grammar),
             stop: Vec::new(),
             visible: Vec::new(),
+            stop_tokens: Vec::new(),
+            prediction: Vec::new(),
             ignore_eos: false,
             logprobs: None,
             tenant: Some(0),

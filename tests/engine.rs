@@ -90,6 +90,8 @@ impl Running {
             grammar: None,
             stop: Vec::new(),
             visible: Vec::new(),
+            stop_tokens: Vec::new(),
+            prediction: Vec::new(),
             ignore_eos: false,
             logprobs: None,
             tenant: Some(0),
@@ -409,6 +411,8 @@ fn ignoring_the_end_of_an_answer_fills_the_limit() {
     let running = start(&["engine.context = 512"]);
     let prompt = "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n";
     let (_, end) = running.ask(Job {
+        stop_tokens: Vec::new(),
+        prediction: Vec::new(),
         ignore_eos: true,
         ..running.job(prompt, 100)
     });

@@ -351,6 +351,37 @@ fn sighup_takes_over_keys_and_names_and_leaves_streams_alone() {
 }
 
 #[test]
+fn requests_get_the_configured_defaults_and_wrong_ones_end_the_start() {
+    let (_service, address) = ready(&[SMALL, "model.defaults = {max_tokens = 3}"]);
+    let tokens = |path: &str, body: &str| {
+        let (status, answer) = post(&address, path, body);
+        assert_eq!(status, 200, "{answer}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        answer["usage"]["completion_tokens"].as_u64().unwrap()
+    };
+    let chat = r#"{"messages": [{"role": "user", "content": "Hello"}], "ignore_eos": true"#;
+    assert_eq!(tokens("/v1/chat/completions", &format!("{chat}}}")), 3);
+    let more = format!("{chat}, \"max_tokens\": 5}}");
+    assert_eq!(tokens("/v1/chat/completions", &more), 5);
+    let text = r#"{"prompt": "Once", "ignore_eos": true, "max_tokens": null}"#;
+    assert_eq!(tokens("/v1/completions", text), 3);
+
+    let wrong = "model.defaults = {temperature = \"hot\"}";
+    let output = run(&[
+        "serve",
+        "--set",
+        "listen = \"127.0.0.1:0\"",
+        "--set",
+        SMALL,
+        "--set",
+        wrong,
+    ]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    let expected = "model.defaults.temperature: expected a number from 0 to 5, got \"hot\"";
+    assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+}
+
+#[test]
 fn a_spent_budget_ends_the_thinking_and_the_answer_begins() {
     let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/templates/deepseek.jinja");
     let template = format!("model.chat_template = {template:?}");

@@ -11,7 +11,7 @@ use axum::{
 use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
-use super::{App, error::ApiError};
+use super::{App, error::ApiError, record::Record};
 use crate::{config::Share, engine::Claimant};
 
 /// An API key, of which only the digest is kept: equal lengths, and no key in memory longer than needed.
@@ -134,7 +134,15 @@ pub(super) async fn require_key(
     let keys = app.keys.load();
     let path = request.extensions().get::<MatchedPath>();
     let path = path.map_or(request.uri().path(), MatchedPath::as_str);
-    let (tenant, _) = keys.admit(request.headers(), path)?;
+    let admitted = keys.admit(request.headers(), path);
+    if let Some(record) = request.extensions().get::<Arc<Record>>() {
+        match &admitted {
+            Ok((_, name)) => record.asked_by(name),
+            Err(ApiError::Forbidden { key, .. }) => record.asked_by(key),
+            Err(_) => {}
+        }
+    }
+    let (tenant, _) = admitted?;
     drop(keys);
     request.extensions_mut().insert(tenant);
     Ok(next.run(request).await)

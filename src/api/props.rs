@@ -130,7 +130,7 @@ pub(super) async fn props(State(app): State<Arc<App>>) -> Result<Json<Props>, Ap
         build_info: concat!("llm-server ", env!("CARGO_PKG_VERSION")).to_owned(),
         endpoint_slots: false,
         endpoint_props: false,
-        endpoint_metrics: false,
+        endpoint_metrics: true,
         is_sleeping: false,
     }))
 }

@@ -7,7 +7,7 @@ mod thinking;
 use std::sync::Arc;
 
 use axum::body::Body;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub(super) use self::{
     message::Message,
@@ -19,6 +19,7 @@ use super::{
     body,
     error::ApiError,
     fields::Fields,
+    fill,
     openai::{
         constraint::{self, Form, Kind, Pending, Purpose},
         params::{self, Delivery},
@@ -27,7 +28,7 @@ use super::{
 use crate::{
     chat::{Chat, Rendered},
     config::Limits,
-    engine::{self, Grammar, Job, constrain::Source, model::Vocab},
+    engine::{self, Claimant, Grammar, Job, constrain::Source, model::Vocab},
 };
 
 /// What a request came to. Answers to it differ in their wording only, which is the dialect's matter.
@@ -57,6 +58,7 @@ pub(super) async fn receive<T: Send + 'static>(
         let (app, service) = (Arc::clone(app), Arc::clone(service));
         let parse = move |body: &[u8]| {
             let (body, kept) = translate(body::parse(body)?, &service)?;
+            let body = app.with_defaults(body);
             Ok((Turn::parse(body, &service, &app.limits(), tenant)?, kept))
         };
         body::prepare(body, parse).await?
@@ -104,6 +106,28 @@ impl Turn {
         };
         Ok((turn, form.into_iter().chain(strict).collect()))
     }
+}
+
+/// Whether a request may have all these parameters. A model that answers no chats needs none.
+pub(super) fn check_defaults(
+    service: &Service,
+    limits: &Limits,
+    defaults: &Map<String, Value>,
+) -> Result<(), ApiError> {
+    if defaults.is_empty() || service.work.generator().is_err() {
+        return Ok(());
+    }
+    let mut body = Map::new();
+    body.insert(
+        "messages".to_owned(),
+        json!([{"role": "user", "content": "?"}]),
+    );
+    fill(&mut body, defaults);
+    let nobody = Tenant {
+        claimant: Claimant::default(),
+        cache: 0,
+    };
+    Turn::parse(body, service, limits, nobody).map(drop)
 }
 
 /// The prompt, and what is to be compiled for its answer.

@@ -207,6 +207,8 @@ fn job(
             .iter()
             .flat_map(|text| vocab.tokenize(text, false, true))
             .collect(),
+        stop_tokens: Vec::new(),
+        prediction: Vec::new(),
         ignore_eos: false,
         logprobs: None,
         tenant: Some(0),

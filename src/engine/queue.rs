@@ -127,6 +127,8 @@ mod tests {
             grammar: None,
             stop: Vec::new(),
             visible: Vec::new(),
+            stop_tokens: Vec::new(),
+            prediction: Vec::new(),
             ignore_eos: false,
             logprobs: None,
             tenant: None,

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    Failed, Shared, Submitted, Token, Tuning,
+    Done, Failed, Shared, Submitted, Token, Tuning,
     model::{Model, Row},
     pace::Pace,
     prefix::Cuts,
@@ -41,8 +41,7 @@ pub(crate) struct Worker<M: Model> {
     eog: Vec<Token>,
     rows: Vec<Row>,
     pace: Pace,
-    /// Steps so far.
-    steps: u64,
+    done: Done,
     completions: Completions,
     /// Jobs ended when [`Self::completions`] was last told, and when that was.
     told: (u32, Instant),
@@ -78,7 +77,7 @@ impl<M: Model> Worker<M> {
             inbox,
             shared,
             pace: Pace::default(),
-            steps: 0,
+            done: Done::default(),
             completions: Completions::default(),
             told: (0, Instant::now()),
         }
@@ -202,6 +201,7 @@ impl<M: Model> Worker<M> {
         self.shared
             .kept_tokens
             .store(small(tokens), Ordering::Relaxed);
+        self.shared.tally.tell(&self.done);
         let ended = self.shared.ended.load(Ordering::Relaxed);
         let news = ended.wrapping_sub(self.told.0);
         if news > 0 {
@@ -217,6 +217,8 @@ impl<M: Model> Worker<M> {
     fn publish_weight(&self) {
         let bytes = self.weigh() as u64;
         self.shared.kept_bytes.store(bytes, Ordering::Relaxed);
+        let aside = small(self.store.len());
+        self.shared.kept_aside.store(aside, Ordering::Relaxed);
     }
 
     /// Bytes of all states in host memory.

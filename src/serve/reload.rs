@@ -10,13 +10,14 @@ use super::settings;
 use crate::{api::Surface, config::Config, log, systemd};
 
 /// What a reload changes; of `limits` all but those beside.
-const RELOADED: [&str; 6] = [
+const RELOADED: [&str; 7] = [
     "auth",
     "cache.share",
     "cors",
     "limits",
     "log.level",
     "model.aliases",
+    "model.defaults",
 ];
 /// The sizes and times of what was made at the start.
 const FIXED: [&str; 4] = [
@@ -67,6 +68,7 @@ impl Inner {
     fn apply(&self) -> Result<(), String> {
         let new = (self.reread)()?;
         let settings = settings(&new).map_err(|error| error.to_string())?;
+        self.surface.change(settings)?;
         log::change(&new.log.level).map_err(|error| error.to_string())?;
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         for name in differences(&config, &new) {
@@ -76,7 +78,6 @@ impl Inner {
                 warn!(setting = name, "changes at the next restart only");
             }
         }
-        self.surface.change(settings);
         *config = new;
         info!("the configuration was read again");
         Ok(())

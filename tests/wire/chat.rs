@@ -167,6 +167,15 @@ async fn limits_and_stop_strings_end_the_answer() {
     );
     assert_eq!(ask(json!({"stop": "cd"})).await, ended("ab", "stop"));
     assert_eq!(
+        ask(json!({"stop_token_ids": [1, u32::from(b'e')]})).await,
+        ended("abcd", "stop")
+    );
+    let predicted = json!({"type": "content", "content": [{"type": "text", "text": "abcdexxx"}]});
+    assert_eq!(
+        ask(json!({"prediction": predicted})).await,
+        ended("abcdef", "stop")
+    );
+    assert_eq!(
         ask(json!({"stop": ["x", "ef"]})).await,
         ended("abcd", "stop")
     );

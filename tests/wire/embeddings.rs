@@ -282,7 +282,7 @@ async fn a_full_queue_is_429_and_a_caller_that_leaves_frees_its_place() {
     assert!(
         request_lines()
             .iter()
-            .any(|line| line.contains("outcome=\"hung up\""))
+            .any(|line| line.contains("outcome=\"hung_up\""))
     );
     drop(permits);
     while reader.watch.busy() != Busy::default() {
@@ -294,7 +294,7 @@ async fn a_full_queue_is_429_and_a_caller_that_leaves_frees_its_place() {
     );
     let last = request_lines().pop().unwrap();
     assert!(
-        last.contains("prompt_tokens=1 ") && last.contains("outcome=\"ok\""),
+        last.contains("tokens_in=1 ") && last.contains("outcome=\"ok\""),
         "{last}"
     );
 }

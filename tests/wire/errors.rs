@@ -223,6 +223,8 @@ async fn a_stream_that_waits_in_vain_is_refused_with_a_status_however_long_it_wa
         grammar: None,
         stop: Vec::new(),
         visible: Vec::new(),
+        stop_tokens: Vec::new(),
+        prediction: Vec::new(),
         ignore_eos: false,
         logprobs: None,
         tenant: Some(0),

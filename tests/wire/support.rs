@@ -175,9 +175,10 @@ fn routed(
         share: llm_server::config::Share::Key,
         aliases,
         origins,
+        defaults: serde_json::Map::new(),
     };
     (
-        Surface::new(watched, settings, None, Early::TurnedAway).router(),
+        Surface::new(watched, "org/fake", settings, None, Early::TurnedAway).router(),
         stage,
     )
 }

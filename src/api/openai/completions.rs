@@ -5,7 +5,7 @@ mod answer;
 use std::sync::Arc;
 
 use axum::{Extension, body::Body, extract::State, response::Response};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use self::answer::{Chunks, Whole};
 use super::{
@@ -39,7 +39,10 @@ pub(in crate::api) async fn create(
     let body = body::receive(body, &app.limits()).await?;
     let wanted = {
         let (app, service) = (Arc::clone(&app), Arc::clone(&service));
-        let parse = move |body: &[u8]| Wanted::parse(body, &service, &app.limits(), tenant);
+        let parse = move |body: &[u8]| {
+            let body = app.with_defaults(body::parse(body)?);
+            Wanted::parse(&body, &service, &app.limits(), tenant)
+        };
         body::prepare(body, parse).await?
     };
     let head = Head::new("cmpl", "text_completion", &service.identity);
@@ -83,13 +86,12 @@ struct Wanted {
 
 impl Wanted {
     fn parse(
-        body: &[u8],
+        object: &Map<String, Value>,
         service: &Service,
         limits: &Limits,
         tenant: Tenant,
     ) -> Result<Self, ApiError> {
-        let object = body::parse(body)?;
-        let fields = Fields::new(&object);
+        let fields = Fields::new(object);
         let vocab = &*service.vocab;
         let names = ["max_tokens", "max_completion_tokens", "n_predict"];
         let mut params = params::read(fields, service, limits, tenant, &names)?;

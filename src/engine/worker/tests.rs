@@ -32,6 +32,8 @@ fn job(prompt: &str) -> Job {
         grammar: None,
         stop: Vec::new(),
         visible: Vec::new(),
+        stop_tokens: Vec::new(),
+        prediction: Vec::new(),
         ignore_eos: false,
         logprobs: None,
         tenant: Some(0),
