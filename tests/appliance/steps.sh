@@ -204,7 +204,8 @@ wrong_keys_are_refused() {
     mark
     rm -f "$keys"
     fails inside systemctl restart "$unit"
-    says 'Failed to set up credentials'
+    # Said by the process that systemd was about to make the server, so it may come late.
+    await 10 says 'Failed to set up credentials'
 
     mark
     (umask 077; printf '# nobody yet\n' >"$keys")
