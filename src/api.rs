@@ -2,6 +2,7 @@
 
 mod auth;
 mod body;
+mod early;
 mod encode;
 mod error;
 mod fields;
@@ -42,6 +43,7 @@ use tower_http::{
 
 pub use self::{
     auth::Key,
+    early::Early,
     tape::Tape,
     work::{Scale, Work},
 };
@@ -127,6 +129,7 @@ struct App {
     metrics: Arc<Metrics>,
     /// Answers that may be continued.
     responses: openai::responses::Store,
+    early: Early,
 }
 
 /// The HTTP surface, whose settings may change while it serves.
@@ -140,6 +143,7 @@ impl Surface {
         model: &str,
         settings: Settings,
         tape: Option<Tape>,
+        early: Early,
     ) -> Self {
         let keys = settings.keys();
         Self(Arc::new(App {
@@ -153,6 +157,7 @@ impl Surface {
             tape,
             board: Board::new(),
             metrics: Arc::new(Metrics::new(model)),
+            early,
         }))
     }
 
@@ -229,6 +234,10 @@ fn router(app: Arc<App>) -> Router {
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             tape::record,
+        ))
+        .route_layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            early::receive,
         ))
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),

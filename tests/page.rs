@@ -16,7 +16,7 @@ use std::{
 
 use axum::routing::post;
 use llm_server::{
-    api::{Settings, Stage, Surface},
+    api::{Early, Settings, Stage, Surface},
     config::{Limits, Origins, Share},
 };
 use server::Server;
@@ -96,6 +96,7 @@ fn a_server_without_a_model_says_why_there_is_none() {
     let minute = Duration::from_mins(1);
     let settings = Settings {
         limits: Limits {
+            responses_bytes: 0,
             queue: 4,
             max_tokens: None,
             body_bytes: 64 << 10,
@@ -110,6 +111,7 @@ fn a_server_without_a_model_says_why_there_is_none() {
         share: Share::Key,
         aliases: Vec::new(),
         origins: Origins::Listed(Vec::new()),
+        defaults: serde_json::Map::new(),
     };
     let go_on = move || async move {
         stage.send_modify(|stage| {
@@ -120,7 +122,7 @@ fn a_server_without_a_model_says_why_there_is_none() {
             }
         });
     };
-    let surface = Surface::new(seen, "a-model-that-loads", settings, None);
+    let surface = Surface::new(seen, "a-model-that-loads", settings, None, Early::TurnedAway);
     let router = surface.router().route("/go-on", post(go_on));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.set_nonblocking(true).expect("a socket");

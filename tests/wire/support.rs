@@ -15,7 +15,7 @@ use axum::{
     response::Response,
 };
 use llm_server::{
-    api::{Identity, Key, Scale, Service, Settings, Stage, Surface, Work},
+    api::{Early, Identity, Key, Scale, Service, Settings, Stage, Surface, Work},
     chat::Chat,
     config::{Any, Limits, Origins},
     engine::{
@@ -183,7 +183,7 @@ fn routed(
         defaults: serde_json::Map::new(),
     };
     (
-        Surface::new(watched, "org/fake", settings, None).router(),
+        Surface::new(watched, "org/fake", settings, None, Early::TurnedAway).router(),
         stage,
     )
 }
