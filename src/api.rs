@@ -42,7 +42,10 @@ pub use self::{
 };
 use crate::{
     config::{Limits, Share},
-    engine::{constrain::Constraints, model::Vocab},
+    engine::{
+        constrain::Constraints,
+        model::{About, Vocab},
+    },
     gpu::Gpus,
 };
 
@@ -66,6 +69,7 @@ pub struct Service {
     /// JSON schemas and grammars, compiled for the model's vocabulary.
     pub constraints: Arc<Constraints>,
     pub identity: Identity,
+    pub about: About,
     /// What lies where, as [`report::json`] tells it; null when no plan was made.
     ///
     /// [`report::json`]: crate::report::json
@@ -128,8 +132,6 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
         .route("/v1/chat/completions", post(openai::chat::create))
         .route("/v1/completions", post(openai::completions::create))
         .route("/v1/embeddings", post(openai::embeddings::create))
-        .route("/embedding", post(native::embedding))
-        .route("/embeddings", post(native::embedding))
         .route("/v1/rerank", post(rerank::create))
         .route("/v1/reranking", post(rerank::create))
         .route("/rerank", post(rerank::create))
@@ -137,6 +139,7 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
         // llama-server offers these two without the prefix as well.
         .route("/models", get(openai::models::list))
         .route("/chat/completions", post(openai::chat::create))
+        .merge(native::routes())
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             tape::record,

@@ -6,6 +6,7 @@
 
 pub mod constrain;
 pub mod embed;
+pub(crate) mod enough;
 pub mod fake;
 pub mod fit;
 pub mod gguf;
@@ -19,6 +20,7 @@ mod pulse;
 pub(crate) mod queue;
 mod reply;
 pub mod sample;
+pub(crate) mod sequences;
 pub(crate) mod slot;
 pub(crate) mod store;
 pub mod task;
@@ -40,10 +42,12 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+pub use enough::Enough;
 pub use pulse::Pulse;
 use reply::Place;
 pub(crate) use reply::Reply;
 pub use sample::{Gbnf, Grammar, Sampling, Trigger};
+pub use sequences::Sequence;
 pub use watch::Watch;
 
 /// A token id of the model's vocabulary.
@@ -60,6 +64,8 @@ pub struct Job {
     pub grammar: Option<Grammar>,
     /// Texts that end generation; they are not part of the answer.
     pub stop: Vec<String>,
+    /// What else ends generation.
+    pub enough: Enough,
     /// Control tokens whose text is part of the answer (tool-call markers and such).
     pub visible: Vec<Token>,
     /// Go on after the model's end-of-generation tokens.
@@ -269,6 +275,7 @@ pub(crate) struct Shared {
     running: AtomicU32,
     kept_tokens: AtomicU32,
     kept_bytes: AtomicU64,
+    pub(crate) sequences: sequences::Gauges,
     /// Jobs ended so far, however; wraps.
     ended: Arc<AtomicU32>,
     /// Microseconds from one end to the next, by the latest; 0: unknown.
@@ -288,6 +295,7 @@ impl Shared {
             running: AtomicU32::new(0),
             kept_tokens: AtomicU32::new(0),
             kept_bytes: AtomicU64::new(0),
+            sequences: sequences::Gauges::new(shape.sequences),
             ended: Arc::new(AtomicU32::new(0)),
             completion_interval: AtomicU64::new(0),
             halt: CancellationToken::new(),
@@ -430,6 +438,11 @@ impl Engine {
             tokens: self.shared.kept_tokens.load(Ordering::Relaxed),
             bytes: self.shared.kept_bytes.load(Ordering::Relaxed),
         }
+    }
+
+    /// Each sequence, after the latest step.
+    pub fn sequences(&self) -> Vec<Sequence> {
+        self.shared.sequences.read()
     }
 
     /// For those who look after the engine thread and give it nothing to do.

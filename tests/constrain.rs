@@ -11,7 +11,8 @@ use std::{
 use llm_server::{
     config::{self, EngineConfig, KnownModel},
     engine::{
-        self, Engine, Event, Failed, Finish, Finished, Grammar, Job, Sampling, Token, Tuning,
+        self, Engine, Enough, Event, Failed, Finish, Finished, Grammar, Job, Sampling, Token,
+        Tuning,
         constrain::{Body, Constraint, Constraints, Frame, Part, Source, Strictness},
         fit,
         llama::{self, Llama, Weights},
@@ -93,6 +94,7 @@ impl Loaded {
             },
             grammar: Some(grammar),
             stop: Vec::new(),
+            enough: Enough::default(),
             visible: Vec::new(),
             ignore_eos: false,
             logprobs: None,

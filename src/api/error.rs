@@ -69,6 +69,8 @@ pub(crate) enum ApiError {
     },
     #[error("the server is busy: no sequence became free within {0:?}")]
     QueueWait(Duration),
+    #[error("no sequence is free")]
+    NoFreeSequence,
     #[error("the server is busy: no JSON schema or grammar could be compiled within {0:?}")]
     Compilers(Duration),
     // Launchers compare this text.
@@ -185,6 +187,16 @@ impl ApiError {
                 (
                     S::TOO_MANY_REQUESTS,
                     "rate_limit_error",
+                    Some(code),
+                    After(SECOND),
+                )
+            }
+            // llama-server's health checks look for this status.
+            Self::NoFreeSequence => {
+                let code = "no_slot_available";
+                (
+                    S::SERVICE_UNAVAILABLE,
+                    "unavailable_error",
                     Some(code),
                     After(SECOND),
                 )

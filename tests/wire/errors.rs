@@ -13,7 +13,7 @@ use futures_util::stream;
 use llm_server::{
     api::Stage,
     engine::{
-        Job, Sampling,
+        Enough, Job, Sampling,
         fake::{Fake, Fault},
         model::DecodeError,
     },
@@ -221,6 +221,7 @@ async fn a_stream_that_waits_in_vain_is_refused_with_a_status_however_long_it_wa
         sampling: Sampling::default(),
         grammar: None,
         stop: Vec::new(),
+        enough: Enough::default(),
         visible: Vec::new(),
         ignore_eos: false,
         logprobs: None,

@@ -8,6 +8,7 @@ mod errors;
 mod health;
 mod life;
 mod models;
+mod native;
 mod property;
 mod props;
 mod rerank;

@@ -23,7 +23,7 @@ use llm_server::{
         constrain::Constraints,
         embed::{self, Encoder, Pairing, fake::FakeEncoder},
         fake::{Fake, FakeVocab, Fault},
-        model::Vocab,
+        model::{About, Fim, Vocab},
         task::Pooling,
     },
     gpu::Gpus,
@@ -46,6 +46,8 @@ pub(crate) struct Setup {
     pub(crate) aliases: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) plan: Value,
+    /// What marks a gap in the vocabulary.
+    pub(crate) fim: Fim,
 }
 
 impl Default for Setup {
@@ -57,6 +59,7 @@ impl Default for Setup {
             keys: Vec::new(),
             aliases: Vec::new(),
             plan: Value::Null,
+            fim: Fim::default(),
             limits: Limits {
                 queue: 4,
                 max_tokens: None,
@@ -86,6 +89,7 @@ impl Setup {
             aliases,
             limits,
             plan,
+            fim,
         } = self;
         let built = engine::start(
             engine::Tuning {
@@ -99,7 +103,7 @@ impl Setup {
             engine: engine.clone(),
             chat: Chat::from_template(TEMPLATE, "", "").unwrap(),
         };
-        let (router, stage) = routed(work, aliases, plan, limits, keys);
+        let (router, stage) = routed(work, fim, aliases, plan, limits, keys);
         Server {
             router,
             stage,
@@ -115,6 +119,7 @@ impl Setup {
             aliases,
             limits,
             plan,
+            fim,
             ..
         } = self;
         let pooling = encoder.facts().pooling;
@@ -133,7 +138,7 @@ impl Setup {
             },
             _ => Work::Embed { engine },
         };
-        let (router, stage) = routed(work, aliases, plan, limits, keys);
+        let (router, stage) = routed(work, fim, aliases, plan, limits, keys);
         Reader {
             router,
             stage,
@@ -144,6 +149,7 @@ impl Setup {
 
 fn routed(
     work: Work,
+    fim: Fim,
     aliases: Vec<String>,
     plan: Value,
     limits: Limits,
@@ -151,8 +157,8 @@ fn routed(
 ) -> (Router, watch::Sender<Stage>) {
     let service = Service {
         work,
-        vocab: Arc::new(Trap),
-        constraints: Constraints::new(Arc::new(Trap)),
+        vocab: Arc::new(Trap(fim)),
+        constraints: Constraints::new(Arc::new(Trap(fim))),
         identity: Identity {
             model: "org/fake".to_owned(),
             aliases,
@@ -160,6 +166,7 @@ fn routed(
             fingerprint: "fp_test".to_owned(),
             version: json!({"version": "0.0.0"}),
         },
+        about: About::default(),
         plan,
         gpus: Gpus::default(),
     };
@@ -204,7 +211,7 @@ impl Reader {
 }
 
 /// The fake model's vocabulary, which panics on one text: a bug that tests can call up.
-struct Trap;
+struct Trap(Fim);
 
 pub(crate) const PANIC: &str = "panic!";
 
@@ -225,6 +232,10 @@ impl Vocab for Trap {
 
     fn is_eog(&self, token: Token) -> bool {
         FakeVocab.is_eog(token)
+    }
+
+    fn fim(&self) -> Fim {
+        self.0
     }
 }
 

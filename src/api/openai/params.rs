@@ -6,7 +6,7 @@ use super::{models::known, sampling};
 use crate::{
     api::{Service, auth::Tenant, error::ApiError, fields::Fields},
     config::Limits,
-    engine::Job,
+    engine::{Enough, Job},
 };
 
 /// Answers that one request may ask for, over all its prompts.
@@ -86,6 +86,7 @@ pub(in crate::api) fn read(
             sampling: sampling::read(fields, &*service.vocab, shape)?,
             grammar: None,
             stop: stop(fields)?,
+            enough: Enough::default(),
             visible: Vec::new(),
             ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
             logprobs: None,

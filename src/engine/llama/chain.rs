@@ -118,6 +118,9 @@ pub(super) fn chain(
             s.dynatemp_range,
             s.dynatemp_exponent,
         )));
+        if s.infill {
+            stages.push(Owned(sys::llama_sampler_init_infill(weights.vocab_ptr())));
+        }
         stages.push(Owned(sys::llama_sampler_init_dist(s.seed)));
     }
     Ok(link(stages))
