@@ -7,6 +7,7 @@ mod error;
 mod fields;
 mod health;
 mod native;
+mod ollama;
 mod openai;
 mod props;
 mod record;
@@ -140,6 +141,7 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
         .route("/models", get(openai::models::list))
         .route("/chat/completions", post(openai::chat::create))
         .merge(native::routes())
+        .merge(ollama::routes())
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             tape::record,
@@ -154,6 +156,7 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::wrong_method)
         .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::from_fn(ollama::own_words))
         .layer(cors())
         .layer(middleware::from_fn(record::keep))
         .with_state(app)

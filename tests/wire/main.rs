@@ -9,6 +9,7 @@ mod health;
 mod life;
 mod models;
 mod native;
+mod ollama;
 mod property;
 mod props;
 mod rerank;

@@ -48,6 +48,7 @@ pub(crate) struct Setup {
     pub(crate) plan: Value,
     /// What marks a gap in the vocabulary.
     pub(crate) fim: Fim,
+    pub(crate) about: About,
 }
 
 impl Default for Setup {
@@ -60,6 +61,7 @@ impl Default for Setup {
             aliases: Vec::new(),
             plan: Value::Null,
             fim: Fim::default(),
+            about: About::default(),
             limits: Limits {
                 queue: 4,
                 max_tokens: None,
@@ -90,6 +92,7 @@ impl Setup {
             limits,
             plan,
             fim,
+            about,
         } = self;
         let built = engine::start(
             engine::Tuning {
@@ -103,7 +106,7 @@ impl Setup {
             engine: engine.clone(),
             chat: Chat::from_template(TEMPLATE, "", "").unwrap(),
         };
-        let (router, stage) = routed(work, fim, aliases, plan, limits, keys);
+        let (router, stage) = routed(work, (fim, about), aliases, plan, limits, keys);
         Server {
             router,
             stage,
@@ -120,6 +123,7 @@ impl Setup {
             limits,
             plan,
             fim,
+            about,
             ..
         } = self;
         let pooling = encoder.facts().pooling;
@@ -138,7 +142,7 @@ impl Setup {
             },
             _ => Work::Embed { engine },
         };
-        let (router, stage) = routed(work, fim, aliases, plan, limits, keys);
+        let (router, stage) = routed(work, (fim, about), aliases, plan, limits, keys);
         Reader {
             router,
             stage,
@@ -149,7 +153,7 @@ impl Setup {
 
 fn routed(
     work: Work,
-    fim: Fim,
+    (fim, about): (Fim, About),
     aliases: Vec<String>,
     plan: Value,
     limits: Limits,
@@ -166,7 +170,7 @@ fn routed(
             fingerprint: "fp_test".to_owned(),
             version: json!({"version": "0.0.0"}),
         },
-        about: About::default(),
+        about,
         plan,
         gpus: Gpus::default(),
     };

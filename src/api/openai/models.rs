@@ -75,7 +75,7 @@ pub(in crate::api) fn known(wanted: &str, identity: &Identity) -> Result<(), Api
     })
 }
 
-fn names(identity: &Identity) -> impl Iterator<Item = &str> {
+pub(in crate::api) fn names(identity: &Identity) -> impl Iterator<Item = &str> {
     let aliases = identity.aliases.iter().filter(|alias| *alias != "*");
     std::iter::once(&identity.model)
         .chain(aliases)
