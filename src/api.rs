@@ -140,12 +140,13 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
         // llama-server offers these two without the prefix as well.
         .route("/models", get(openai::models::list))
         .route("/chat/completions", post(openai::chat::create))
-        .merge(native::routes())
-        .merge(ollama::routes())
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             tape::record,
         ))
+        // What these answer is not recorded: replay reads OpenAI's shapes.
+        .merge(native::routes())
+        .merge(ollama::routes())
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             auth::require_key,

@@ -99,8 +99,8 @@ impl Peer {
 
 /// The answer; of a stream the last event.
 fn last_object(body: &str) -> Option<Value> {
-    let last = body.lines().filter_map(|line| line.strip_prefix("data: "));
-    serde_json::from_str(last.last().unwrap_or(body)).ok()
+    let mut events = body.lines().filter_map(|line| line.strip_prefix("data: "));
+    serde_json::from_str(events.next_back().unwrap_or(body)).ok()
 }
 
 /// The paths of all fields, those of list items by the list's.
@@ -141,13 +141,22 @@ fn difference(ours: &Value, theirs: &Value) -> Vec<String> {
         .collect()
 }
 
-#[test]
-fn answers_have_the_fields_and_the_words_of_llama_servers() {
-    let Some(peer) = Peer::start() else {
-        eprintln!("LLAMA_SERVER names no binary: nothing compared");
-        return;
-    };
-    let server = Server::start(&["engine = {context = 1024, parallel = 1}"]);
+/// What must be equal beside the fields.
+const SAID: &[&str] = &[
+    "content",
+    "tokens_predicted",
+    "tokens_evaluated",
+    "tokens_cached",
+    "stop_type",
+    "stopping_word",
+    "truncated",
+    "has_new_line",
+    "prompt",
+    "tokens",
+];
+
+/// Paths, bodies, and the fields whose values must be equal, too.
+fn asked() -> Vec<(&'static str, Value, &'static [&'static str])> {
     let france = |more: Value| {
         let mut body =
             json!({"prompt": "The capital of France is", "n_predict": 6, "temperature": 0});
@@ -157,40 +166,27 @@ fn answers_have_the_fields_and_the_words_of_llama_servers() {
         body
     };
     let chat = json!({"messages": [{"role": "user", "content": "Hi"}]});
-    // What must be equal beside the fields.
-    let said = [
-        "content",
-        "tokens_predicted",
-        "tokens_evaluated",
-        "tokens_cached",
-        "stop_type",
-        "stopping_word",
-        "truncated",
-        "has_new_line",
-        "prompt",
-        "tokens",
-    ];
-    let asked: [(&str, Value, &[&str]); 13] = [
+    vec![
         (
             "/completion",
             france(json!({"n_probs": 2, "return_tokens": true})),
-            &said,
+            SAID,
         ),
         (
             "/completion",
             france(json!({"stop": ["City"], "n_predict": 40})),
-            &said,
+            SAID,
         ),
-        ("/completion", france(json!({"stream": true})), &said),
+        ("/completion", france(json!({"stream": true})), SAID),
         (
             "/completion",
             france(json!({"prompt": [504, "  capital", 282, " Italy is"]})),
-            &said,
+            SAID,
         ),
         (
             "/completion",
             france(json!({"samplers": ["top_k", "temperature"], "repeat_penalty": 1.3})),
-            &said,
+            SAID,
         ),
         (
             "/completion",
@@ -228,8 +224,17 @@ fn answers_have_the_fields_and_the_words_of_llama_servers() {
             chat,
             &["input_tokens", "object"],
         ),
-    ];
-    for (path, body, same) in asked {
+    ]
+}
+
+#[test]
+fn answers_have_the_fields_and_the_words_of_llama_servers() {
+    let Some(peer) = Peer::start() else {
+        eprintln!("LLAMA_SERVER names no binary: nothing compared");
+        return;
+    };
+    let server = Server::start(&["engine = {context = 1024, parallel = 1}"]);
+    for (path, body, same) in asked() {
         let (status, theirs) = peer.ask("POST", path, &body).expect("an answer");
         assert_eq!(status, 200, "{path} {body}: {theirs}");
         let (status, ours) = server.post(path, &body.to_string()).expect("an answer");

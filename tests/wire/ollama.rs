@@ -41,8 +41,8 @@ fn lines(stream: &str) -> String {
 
 fn hello(more: Value) -> Value {
     let mut body = json!({"model": "org/fake", "messages": [{"role": "user", "content": "Hi"}]});
-    for (name, value) in more.as_object().unwrap() {
-        body[name] = value.clone();
+    if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
+        body.extend(more);
     }
     body
 }
@@ -163,21 +163,24 @@ async fn what_is_served_is_told_under_each_of_its_names() {
         let answer = text(server.get(path).await).await;
         told.push(answer.replace(version, "llm-server VERSION"));
     }
-    for body in [json!({"model": "small:1b"}), json!({"name": "org/fake"})] {
-        told.push(
-            value(server.post("/api/show", body).await)
-                .await
-                .to_string(),
-        );
-    }
-    assert_eq!(told[3], told[4]);
-    told.pop();
+    let show = |body: Value| server.post("/api/show", body);
+    let shown = text(show(json!({"model": "small:1b"})).await).await;
+    let older = text(show(json!({"name": "org/fake"})).await).await;
+    assert_eq!(shown.replace("small:1b", "org/fake"), older);
+    told.push(shown);
     insta::assert_snapshot!(told.join("\n"), @r#"
     {"models":[{"name":"org/fake:latest","model":"org/fake:latest","size":100,"digest":"","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"modified_at":"2023-11-14T22:13:20Z","capabilities":["completion"]},{"name":"small:1b","model":"small:1b","size":100,"digest":"","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"modified_at":"2023-11-14T22:13:20Z","capabilities":["completion"]}]}
     {"models":[{"name":"org/fake:latest","model":"org/fake:latest","size":100,"digest":"","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"expires_at":"9999-12-31T23:59:59Z","size_vram":7,"context_length":256},{"name":"small:1b","model":"small:1b","size":100,"digest":"","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"expires_at":"9999-12-31T23:59:59Z","size_vram":7,"context_length":256}]}
     {"version":"0.33.0","server":"llm-server VERSION"}
-    {"modelfile":"# This model is set in the server's configuration file and pinned in models.lock.\n","parameters":"num_ctx 256","template":"{% for message in messages %}{{ message.content }}{{ '\\n' }}{% endfor %}","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"model_info":{"general.architecture":"llama","general.parameter_count":134515008,"llama.context_length":256,"llama.embedding_length":576,"llama.vocab_size":258},"capabilities":["completion"],"modified_at":"2023-11-14T22:13:20Z"}
+    {"modelfile":"FROM small:1b\n# The server's configuration file sets it, models.lock pins it.\n","parameters":"num_ctx 256","template":"{% for message in messages %}{{ message.content }}{{ '\\n' }}{% endfor %}","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"model_info":{"general.architecture":"llama","general.parameter_count":134515008,"llama.context_length":256,"llama.embedding_length":576,"llama.vocab_size":258},"capabilities":["completion"],"modified_at":"2023-11-14T22:13:20Z"}
     "#);
+}
+
+async fn told(server: &Server, method: &str, path: &str, body: String) -> String {
+    let request = Request::builder().method(method).uri(path);
+    let response = server.send(request.body(Body::from(body)).unwrap()).await;
+    let status = response.status().as_u16();
+    format!("{method} {path}: {status} {}", text(response).await)
 }
 
 #[tokio::test]
@@ -188,88 +191,29 @@ async fn whatever_fails_is_told_in_ollamas_shape() {
     }
     .start();
     let server = Server::ready();
-    let mut told = Vec::new();
-    for (server, method, path, body) in [
-        (&locked, "GET", "/api/tags", String::new()),
-        (&server, "GET", "/api/nonsense", String::new()),
-        (&server, "GET", "/api/chat", String::new()),
-        (&server, "POST", "/api/chat", "{".to_owned()),
-        (
-            &server,
-            "POST",
-            "/api/chat",
-            hello(json!({"model": "other"})).to_string(),
-        ),
-        (
-            &server,
-            "POST",
-            "/api/chat",
-            hello(json!({"model": ""})).to_string(),
-        ),
-        (
-            &server,
-            "POST",
-            "/api/chat",
-            hello(json!({"messages": [{"role": "user", "content": PANIC}]})).to_string(),
-        ),
-        (
-            &server,
-            "POST",
-            "/api/chat",
-            hello(json!({"messages": [{"role": "user", "content": "a".repeat(300)}]})).to_string(),
-        ),
-        (
-            &server,
-            "POST",
-            "/api/show",
-            json!({"model": "x:latest"}).to_string(),
-        ),
-        (
-            &server,
-            "POST",
-            "/api/embed",
-            json!({"model": "org/fake", "input": "a"}).to_string(),
-        ),
-        (
-            &server,
-            "POST",
-            "/api/pull",
-            json!({"model": "llama3"}).to_string(),
-        ),
-        (
-            &server,
-            "POST",
-            "/api/push",
-            json!({"model": "llama3"}).to_string(),
-        ),
-        (
-            &server,
-            "POST",
-            "/api/create",
-            json!({"model": "llama3"}).to_string(),
-        ),
-        (
-            &server,
-            "POST",
-            "/api/copy",
-            json!({"source": "a"}).to_string(),
-        ),
-        (
-            &server,
-            "DELETE",
-            "/api/delete",
-            json!({"model": "org/fake"}).to_string(),
-        ),
+    let mut all = Vec::new();
+    for (server, path) in [
+        (&locked, "/api/tags"),
+        (&server, "/api/nonsense"),
+        (&server, "/api/chat"),
     ] {
-        let request = Request::builder().method(method).uri(path);
-        let response = server.send(request.body(Body::from(body)).unwrap()).await;
-        let status = response.status().as_u16();
-        told.push(format!(
-            "{method} {path}: {status} {}",
-            text(response).await
-        ));
+        all.push(told(server, "GET", path, String::new()).await);
     }
-    insta::assert_snapshot!(told.join("\n"), @r#"
+    all.push(told(&server, "POST", "/api/chat", "{".to_owned()).await);
+    let said = |content: &str| hello(json!({"messages": [{"role": "user", "content": content}]}));
+    for body in [
+        hello(json!({"model": "other"})),
+        hello(json!({"model": ""})),
+        said(PANIC),
+        said(&"a".repeat(300)),
+    ] {
+        all.push(told(&server, "POST", "/api/chat", body.to_string()).await);
+    }
+    let shown = json!({"model": "x:latest"}).to_string();
+    all.push(told(&server, "POST", "/api/show", shown).await);
+    let embedded = json!({"model": "org/fake", "input": "a"}).to_string();
+    all.push(told(&server, "POST", "/api/embed", embedded).await);
+    insta::assert_snapshot!(all.join("\n"), @r#"
     GET /api/tags: 401 {"error":"an API key is required: send it as `Authorization: Bearer KEY` or in the header `x-api-key`"}
     GET /api/nonsense: 404 {"error":"there is no GET /api/nonsense here"}
     GET /api/chat: 405 {"error":"/api/chat does not answer to GET"}
@@ -280,6 +224,24 @@ async fn whatever_fails_is_told_in_ollamas_shape() {
     POST /api/chat: 400 {"error":"This model's maximum context length is 256 tokens. However, your messages resulted in 301 tokens. Please reduce the length of the messages."}
     POST /api/show: 404 {"error":"model 'x:latest' not found"}
     POST /api/embed: 400 {"error":"the model served here generates text and cannot embed: that needs an embedding model (model.kind = 'embedding takes vectors out of any model)"}
+    "#);
+}
+
+#[tokio::test]
+async fn what_would_change_the_models_is_refused_with_what_to_do_instead() {
+    let server = Server::ready();
+    let mut all = Vec::new();
+    for (method, path) in [
+        ("POST", "/api/pull"),
+        ("POST", "/api/push"),
+        ("POST", "/api/create"),
+        ("POST", "/api/copy"),
+        ("DELETE", "/api/delete"),
+    ] {
+        let body = json!({"model": "llama3"}).to_string();
+        all.push(told(&server, method, path, body).await);
+    }
+    insta::assert_snapshot!(all.join("\n"), @r#"
     POST /api/pull: 400 {"error":"cannot pull 'llama3': this server serves 'org/fake' only; models are pinned in models.lock with `llm-server models add` and chosen in its configuration file"}
     POST /api/push: 400 {"error":"models are not pushed: models.lock says where the file comes from"}
     POST /api/create: 400 {"error":"models are not created here: pin a GGUF file in models.lock with `llm-server models add`"}

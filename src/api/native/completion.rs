@@ -146,9 +146,12 @@ impl Wanted {
             return Err(fields.wrong("prompt", expected));
         }
         let vocab = &*service.vocab;
-        let spell = |job: &Job| match options.shows("prompt") {
-            true => text_of(&job.prompt, vocab),
-            false => String::new(),
+        let spell = |job: &Job| {
+            if options.shows("prompt") {
+                text_of(&job.prompt, vocab)
+            } else {
+                String::new()
+            }
         };
         let copies = params.n;
         let jobs = params.jobs(prompts);

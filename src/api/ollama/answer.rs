@@ -1,5 +1,8 @@
 //! An answer in Ollama's words: a line of JSON for each piece of it, or one object.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json as value};

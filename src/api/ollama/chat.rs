@@ -35,16 +35,19 @@ pub(super) async fn create(
     if let Some(loaded) = load::answer(&bytes, &service, ("messages", nothing))? {
         return Ok(loaded);
     }
-    let turn = turn::receive(&app, &service, tenant, bytes.into(), translate).await;
+    let turn = turn::receive(&app, &service, tenant, bytes.into(), |body, service| {
+        translate(&body, service)
+    })
+    .await;
     let (turn, asked) = turn.map_err(as_asked)?;
     answer(&app, service, turn, asked, Style::Chat, record).await
 }
 
 fn translate(
-    body: Map<String, Value>,
+    body: &Map<String, Value>,
     service: &Service,
 ) -> Result<(Map<String, Value>, Asked), ApiError> {
-    let fields = Fields::new(&body);
+    let fields = Fields::new(body);
     let mut asked = Asked::read(fields, service)?;
     let mut out = std::mem::take(&mut asked.body);
     out.insert("messages".to_owned(), messages::translate(fields)?.into());

@@ -57,7 +57,7 @@ async fn receive(
     let wanted = {
         let (app, service) = (Arc::clone(app), Arc::clone(service));
         body::prepare(bytes, move |body| {
-            Wanted::read(body::parse(body)?, &service, &app.limits, tenant)
+            Wanted::read(&body::parse(body)?, &service, &app.limits, tenant)
         })
     };
     match wanted.await? {
@@ -86,12 +86,12 @@ enum Wanted {
 
 impl Wanted {
     fn read(
-        body: Map<String, Value>,
+        body: &Map<String, Value>,
         service: &Service,
         limits: &Limits,
         tenant: Tenant,
     ) -> Result<Self, ApiError> {
-        let fields = Fields::new(&body);
+        let fields = Fields::new(body);
         let mut asked = Asked::read(fields, service)?;
         refuse_images(fields, "")?;
         let text = |name| Ok::<_, ApiError>(fields.text(name)?.unwrap_or_default());

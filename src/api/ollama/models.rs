@@ -115,7 +115,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, body: Body) -> Result<Json
     let body = body::receive(body, &app.limits).await?;
     let object = body::parse(&body)?;
     let fields = Fields::new(&object);
-    names::wanted(fields, &service)?;
+    let model = names::wanted(fields, &service)?;
     if fields.flag("verbose")? == Some(true) {
         let message = "verbose: not supported, for the file itself has tensors and vocabulary";
         return Err(ApiError::invalid("verbose", message));
@@ -126,7 +126,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, body: Body) -> Result<Json
         Work::Embed { .. } | Work::Rank { .. } => "",
     };
     Ok(Json(json!({
-        "modelfile": "# This model is set in the server's configuration file and pinned in models.lock.\n",
+        "modelfile": format!("FROM {model}\n# The server's configuration file sets it, models.lock pins it.\n"),
         "parameters": format!("num_ctx {}", size.context),
         "template": template,
         "details": details(&service),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json as value};
+use serde_json::{Value, json as value};
 
 use crate::{
     api::{body::json, openai::wire::Timings, reply::Wording},
@@ -89,7 +89,7 @@ fn only(fields: &[String], whole: &Value) -> Value {
         }
         Some((name.clone(), value.clone()))
     });
-    Value::Object(Map::from_iter(found))
+    Value::Object(found.collect())
 }
 
 fn probabilities(scored: &[Scored]) -> Value {
@@ -180,7 +180,7 @@ impl Chunks {
             times: Times {
                 queued: Duration::ZERO,
                 prefill,
-                decode: age - prefill,
+                decode: age.saturating_sub(prefill),
             },
         })
     }

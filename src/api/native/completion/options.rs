@@ -144,15 +144,17 @@ impl Options {
 
 fn refuse(fields: Fields<'_>) -> Result<(), ApiError> {
     for (name, harmless, why) in UNSUPPORTED {
-        let given = fields.get(name);
         let off = |value: &Value| match value {
             // Any negative target is off.
             Value::Number(number) if *name == "adaptive_target" => {
                 number.as_f64().is_some_and(|target| target < 0.0)
             }
-            value => value.to_string() == *harmless,
+            Value::Number(number) => number.as_f64() == Some(0.0),
+            Value::Bool(on) => !on,
+            Value::Array(items) => items.is_empty(),
+            Value::Null | Value::String(_) | Value::Object(_) => false,
         };
-        if given.is_some_and(|value| !off(value)) {
+        if fields.get(name).is_some_and(|value| !off(value)) {
             let message = format!("{name}: only {harmless}, for {why}");
             return Err(ApiError::invalid(*name, message));
         }
