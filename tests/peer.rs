@@ -69,7 +69,8 @@ impl Peer {
             .arg("-m")
             .arg(model.expect("the small model"))
             .args(["--host", "127.0.0.1", "--port", &address.port().to_string()])
-            .args(["-c", "1024", "-np", "1", "--slots"])
+            // Its threads spin while they wait: more than one starves whatever runs beside it.
+            .args(["-c", "1024", "-np", "1", "-t", "1", "--slots"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
