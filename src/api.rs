@@ -6,6 +6,7 @@ mod encode;
 mod error;
 mod fields;
 mod health;
+mod metrics;
 mod native;
 mod ollama;
 mod openai;
@@ -23,31 +24,34 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use axum::{
     Router,
     http::{HeaderName, Method, header},
     middleware,
     routing::{get, post},
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{AllowHeaders, AllowOrigin, CorsLayer},
 };
 
-use self::{auth::Keys, error::ApiError};
 pub use self::{
+    auth::Key,
     tape::Tape,
     work::{Scale, Work},
 };
+use self::{auth::Keys, error::ApiError};
 use crate::{
-    config::{Limits, Share},
+    config::{Limits, Origins, Share},
     engine::{
         constrain::Constraints,
         model::{About, Vocab},
     },
     gpu::Gpus,
+    metrics::Metrics,
 };
 
 /// Where the server is in its life. Requests that need the model are answered only in `Ready`.
@@ -78,12 +82,15 @@ pub struct Service {
     pub gpus: Gpus,
 }
 
+/// Names that may change while the server runs.
+pub type Aliases = Arc<ArcSwap<Vec<String>>>;
+
 /// What is served, as clients see it.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// Key in `models.lock` (or the file's name).
     pub model: String,
-    pub aliases: Vec<String>,
+    pub aliases: Aliases,
     /// Seconds since the epoch at which the model was loaded.
     pub created: u64,
     /// `system_fingerprint`: digest over engine bytes, weights and effective configuration.
@@ -92,34 +99,101 @@ pub struct Identity {
     pub version: Value,
 }
 
-/// What the surface needs from the configuration.
+/// What the surface needs from the configuration, and what may change while it serves.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub limits: Limits,
     /// Accepted API keys; empty: none is asked for.
-    pub keys: Vec<String>,
+    pub keys: Vec<Key>,
     /// Whose cached prefixes a key's requests may reuse.
     pub share: Share,
-    /// Where answered requests are recorded.
-    pub tape: Option<Tape>,
+    /// Names beside its own that the model answers to.
+    pub aliases: Vec<String>,
+    /// Web pages that may ask.
+    pub origins: Origins,
+    /// Parameters for requests that do not give them.
+    pub defaults: Map<String, Value>,
 }
 
 /// What every request may look at.
 struct App {
     stage: watch::Receiver<Stage>,
-    limits: Limits,
-    keys: Keys,
+    limits: ArcSwap<Limits>,
+    keys: ArcSwap<Keys>,
+    aliases: Aliases,
+    origins: ArcSwap<Origins>,
+    defaults: ArcSwap<Map<String, Value>>,
+    /// Where answered requests are recorded.
     tape: Option<Tape>,
+    metrics: Arc<Metrics>,
 }
 
-/// The whole HTTP surface over the server's present stage.
-pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
-    let app = Arc::new(App {
-        stage,
-        limits: settings.limits,
-        keys: Keys::new(&settings.keys, settings.share),
-        tape: settings.tape,
-    });
+/// The HTTP surface, whose settings may change while it serves.
+#[derive(Clone)]
+pub struct Surface(Arc<App>);
+
+impl Surface {
+    /// `model`: its name, known before it is loaded.
+    pub fn new(
+        stage: watch::Receiver<Stage>,
+        model: &str,
+        settings: Settings,
+        tape: Option<Tape>,
+    ) -> Self {
+        let keys = settings.keys();
+        Self(Arc::new(App {
+            stage,
+            limits: ArcSwap::from_pointee(settings.limits),
+            keys: ArcSwap::from_pointee(keys),
+            aliases: Arc::new(ArcSwap::from_pointee(settings.aliases)),
+            origins: ArcSwap::from_pointee(settings.origins),
+            defaults: ArcSwap::from_pointee(settings.defaults),
+            tape,
+            metrics: Arc::new(Metrics::new(model)),
+        }))
+    }
+
+    /// Whether requests can have these defaults; `Err`: what is wrong with them.
+    pub fn check_defaults(
+        &self,
+        service: &Service,
+        defaults: &Map<String, Value>,
+    ) -> Result<(), String> {
+        turn::check_defaults(service, &self.0.limits(), defaults)
+            .map_err(|error| format!("model.defaults.{error}"))
+    }
+
+    /// New settings, for requests that come from now on. `Err`: they cannot be had, and why; nothing has changed.
+    pub fn change(&self, settings: Settings) -> Result<(), String> {
+        if let Stage::Ready(service) = &*self.0.stage.borrow() {
+            self.check_defaults(service, &settings.defaults)?;
+        }
+        self.0.keys.store(Arc::new(settings.keys()));
+        self.0.limits.store(Arc::new(settings.limits));
+        self.0.aliases.store(Arc::new(settings.aliases));
+        self.0.origins.store(Arc::new(settings.origins));
+        self.0.defaults.store(Arc::new(settings.defaults));
+        Ok(())
+    }
+
+    /// The model's other names, as they are at any time.
+    pub fn aliases(&self) -> Aliases {
+        Arc::clone(&self.0.aliases)
+    }
+
+    /// All routes over the server's present stage.
+    pub fn router(&self) -> Router {
+        router(Arc::clone(&self.0))
+    }
+}
+
+impl Settings {
+    fn keys(&self) -> Keys {
+        Keys::new(self.keys.clone(), self.share, self.limits.queue)
+    }
+}
+
+fn router(app: Arc<App>) -> Router {
     let open = Router::new()
         .route("/health", get(health::health))
         .route("/v1/health", get(health::health))
@@ -128,6 +202,7 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
     let keyed = Router::new()
         .route("/version", get(health::version))
         .route("/props", get(props::props))
+        .route("/metrics", get(metrics::metrics))
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*id}", get(openai::models::one))
         .route("/v1/chat/completions", post(openai::chat::create))
@@ -158,15 +233,23 @@ pub fn router(stage: watch::Receiver<Stage>, settings: Settings) -> Router {
         .method_not_allowed_fallback(error::wrong_method)
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(middleware::from_fn(ollama::own_words))
-        .layer(cors())
-        .layer(middleware::from_fn(record::keep))
+        .layer(cors(&app))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            record::keep,
+        ))
         .with_state(app)
 }
 
-/// Any page may call, with a key of its own: no cookies are read here.
-fn cors() -> CorsLayer {
+/// Whoever may call does so with a key of its own: no cookies are read here.
+fn cors(app: &Arc<App>) -> CorsLayer {
+    let app = Arc::clone(app);
+    let may = AllowOrigin::predicate(move |origin, _| match &**app.origins.load() {
+        Origins::Every(_) => true,
+        Origins::Listed(origins) => origins.iter().any(|one| origin == one.as_str()),
+    });
     CorsLayer::new()
-        .allow_origin(AllowOrigin::mirror_request())
+        .allow_origin(may)
         .allow_methods([
             Method::GET,
             Method::HEAD,
@@ -186,6 +269,17 @@ fn cors() -> CorsLayer {
 }
 
 impl App {
+    /// As they are now; a request keeps those that it began with.
+    fn limits(&self) -> Arc<Limits> {
+        self.limits.load_full()
+    }
+
+    /// `body` with the configured defaults for what it does not say.
+    fn with_defaults(&self, mut body: Map<String, Value>) -> Map<String, Value> {
+        fill(&mut body, &self.defaults.load());
+        body
+    }
+
     /// The loaded model, or why there is none at the moment.
     fn service(&self) -> Result<Arc<Service>, ApiError> {
         match &*self.stage.borrow() {
@@ -193,6 +287,16 @@ impl App {
             Stage::Ready(service) => Ok(Arc::clone(service)),
             Stage::Draining => Err(ApiError::Draining),
             Stage::Failed => Err(ApiError::EngineDead),
+        }
+    }
+}
+
+/// `null` is the same as absent.
+fn fill(body: &mut Map<String, Value>, defaults: &Map<String, Value>) {
+    for (name, value) in defaults {
+        let given = body.entry(name).or_insert(Value::Null);
+        if given.is_null() {
+            *given = value.clone();
         }
     }
 }

@@ -81,6 +81,8 @@ pub struct Thinking {
     pub start: String,
     /// Any of these ends it.
     pub ends: Vec<String>,
+    /// Whether the prompt has begun it.
+    pub begun: bool,
 }
 
 impl Chat {
@@ -154,16 +156,16 @@ impl Chat {
         Ok(outline::frame(&format).map(|frame| (rendered, frame)))
     }
 
-    fn apply(&self, request: Request) -> Result<(Rendered, Format), ChatError> {
-        let json = serde_json::to_string(&request).map_err(|e| internal(&e))?;
-        let applied: Applied = self
-            .templates
-            .apply(json)
-            .map_err(|failure| match failure {
-                Failure::Caller(why) => request.refusal(&why),
-                Failure::Internal(why) => ChatError::Internal(why),
-            })?;
-        applied.into_rendered(request.grammar, request.warnings)
+    fn apply(&self, mut request: Request) -> Result<(Rendered, Format), ChatError> {
+        loop {
+            let json = serde_json::to_string(&request).map_err(|e| internal(&e))?;
+            match self.templates.apply::<Applied>(json) {
+                Ok(applied) => return applied.into_rendered(request.grammar, request.warnings),
+                Err(Failure::Caller(why)) if request.relax(&why) => {}
+                Err(Failure::Caller(why)) => return Err(request.refusal(&why)),
+                Err(Failure::Internal(why)) => return Err(ChatError::Internal(why)),
+            }
+        }
     }
 }
 
@@ -224,6 +226,7 @@ impl Applied {
             (None, None) => None,
         };
         let thinking = (!format.thinking_ends.is_empty()).then_some(Thinking {
+            begun: format.begins_thinking(),
             start: format.thinking_start.clone(),
             ends: format.thinking_ends.clone(),
         });

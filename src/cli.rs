@@ -123,7 +123,7 @@ impl From<&Failure> for Exit {
             Failure::Listen(_)
             | Failure::System(_)
             | Failure::Load(LoadFailure::Engine(LoadError::Cancelled)) => Self::Failure,
-            Failure::File { .. } | Failure::NoKeys(_) => Self::Usage,
+            Failure::File { .. } | Failure::NoKeys { .. } | Failure::Defaults(_) => Self::Usage,
             Failure::Locate(error) => error.into(),
             Failure::Load(
                 LoadFailure::Engine(LoadError::File { .. })

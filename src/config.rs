@@ -32,6 +32,7 @@ pub struct Config {
     pub cache: CacheConfig,
     pub limits: Limits,
     pub auth: AuthConfig,
+    pub cors: CorsConfig,
     pub log: LogConfig,
 }
 
@@ -45,6 +46,8 @@ pub struct ModelConfig {
     /// Jinja file that replaces the model's own chat template; absolute or relative to the process.
     pub chat_template: Option<PathBuf>,
     pub kind: Kind,
+    /// Parameters for requests that do not give them themselves.
+    pub defaults: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What the model is served for.
@@ -99,6 +102,9 @@ pub struct Limits {
     /// Longest time to receive a request's header and body.
     #[serde(with = "field::seconds")]
     pub receive: Duration,
+    /// Longest time that a client may leave bytes unread.
+    #[serde(with = "field::seconds")]
+    pub send: Duration,
     /// Silence on a stream after which a comment line is sent.
     #[serde(with = "field::seconds")]
     pub keep_alive: Duration,
@@ -110,8 +116,50 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthConfig {
-    /// Files of API keys, one key a line; none: no key is asked for.
+    /// Files of API keys, one key a line, each file an owner's.
     pub key_files: Vec<PathBuf>,
+    pub keys: Vec<KeyConfig>,
+}
+
+/// An owner of API keys.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyConfig {
+    pub name: String,
+    /// One key a line.
+    pub file: PathBuf,
+    /// Paths that may be used, `*` at the end for any rest; empty: all.
+    #[serde(default)]
+    pub routes: Vec<String>,
+    /// Part of the turns and of the queue's places, beside the other keys'.
+    #[serde(default = "one")]
+    pub share: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CorsConfig {
+    pub origins: Origins,
+}
+
+/// Web pages that may use the API.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum Origins {
+    /// Those from here.
+    Listed(Vec<String>),
+    Every(Any),
+}
+
+/// `'any`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Any {
+    Any,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]

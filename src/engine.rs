@@ -4,6 +4,7 @@
 //! Dropping the receiver of the events is the only way to cancel. Models that embed or rank have a border of their
 //! own in [`embed`].
 
+mod budget;
 pub mod constrain;
 pub mod embed;
 pub(crate) mod enough;
@@ -23,6 +24,7 @@ pub mod sample;
 pub(crate) mod sequences;
 pub(crate) mod slot;
 pub(crate) mod store;
+mod tally;
 pub mod task;
 pub(crate) mod text;
 pub mod threads;
@@ -43,11 +45,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 pub use enough::Enough;
+pub use budget::Budget;
 pub use pulse::Pulse;
 use reply::Place;
 pub(crate) use reply::Reply;
 pub use sample::{Gbnf, Grammar, Sampling, Trigger};
 pub use sequences::Sequence;
+pub use tally::Done;
+use tally::Tally;
 pub use watch::Watch;
 
 /// A token id of the model's vocabulary.
@@ -66,6 +71,10 @@ pub struct Job {
     pub stop: Vec<String>,
     /// What else ends generation.
     pub enough: Enough,
+    /// Tokens that end generation beside the model's own.
+    pub stop_tokens: Vec<Token>,
+    /// What the answer may well be: a guess that costs nothing but time if it is wrong.
+    pub prediction: Vec<Token>,
     /// Control tokens whose text is part of the answer (tool-call markers and such).
     pub visible: Vec<Token>,
     /// Go on after the model's end-of-generation tokens.
@@ -75,19 +84,44 @@ pub struct Job {
     /// Whose cached prefixes may be reused: requests of different tenants never share. `None`: nobody's, and
     /// nobody may reuse this one's.
     pub tenant: Option<u64>,
-    /// Whose turn it is: waiting jobs of different keys have a fair share each.
-    pub key: u64,
+    pub claimant: Claimant,
     /// How long the job may wait for a free sequence.
     pub queue_wait: Duration,
     /// How long the job may run once it has a sequence.
     pub deadline: Duration,
 }
 
+/// Whose a job is: waiting jobs of different keys have their turns in proportion to their shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claimant {
+    pub key: u64,
+    /// Of the turns, measured by those of others; at least 1.
+    pub share: u32,
+    /// Jobs of this key that may wait at once.
+    pub places: u32,
+}
+
+impl Default for Claimant {
+    /// Everybody together.
+    fn default() -> Self {
+        Self {
+            key: 0,
+            share: 1,
+            places: u32::MAX,
+        }
+    }
+}
+
 /// What a job tells its caller.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The job has a sequence; this many tokens of its prompt were already in the cache.
-    Started { cached_tokens: u32 },
+    /// The job has a sequence.
+    Started {
+        /// Of its prompt, already in the cache.
+        cached_tokens: u32,
+        /// From submission to the sequence.
+        queued: Duration,
+    },
     /// Text that will not change any more, and the tokens it came from.
     Text(Piece),
     /// Always the last event, always exactly once.
@@ -164,6 +198,9 @@ pub struct Times {
 pub enum Failed {
     #[error("no sequence became free within {0:?}")]
     QueueWait(Duration),
+    /// As many jobs of the same key wait already as its share of the queue holds.
+    #[error("{0} requests of this key are waiting already")]
+    Share(u32),
     #[error("the request ran longer than {0:?}")]
     Deadline(Duration),
     /// The grammar or a sampler setting was refused by the engine: the request's own fault.
@@ -203,6 +240,8 @@ pub struct Shape {
     pub vocab: u32,
     /// Jobs that may wait.
     pub queue: u32,
+    /// Host memory that states of sequences may take.
+    pub cache_bytes: u64,
 }
 
 /// How busy the engine is now.
@@ -219,6 +258,8 @@ pub struct Kept {
     pub tokens: u32,
     /// States in host memory.
     pub bytes: u64,
+    /// Sequences that were put aside there.
+    pub aside: u32,
 }
 
 /// How the engine schedules, and what it keeps.
@@ -276,6 +317,8 @@ pub(crate) struct Shared {
     kept_tokens: AtomicU32,
     kept_bytes: AtomicU64,
     pub(crate) sequences: sequences::Gauges,
+    kept_aside: AtomicU32,
+    tally: Tally,
     /// Jobs ended so far, however; wraps.
     ended: Arc<AtomicU32>,
     /// Microseconds from one end to the next, by the latest; 0: unknown.
@@ -296,6 +339,8 @@ impl Shared {
             kept_tokens: AtomicU32::new(0),
             kept_bytes: AtomicU64::new(0),
             sequences: sequences::Gauges::new(shape.sequences),
+            kept_aside: AtomicU32::new(0),
+            tally: Tally::default(),
             ended: Arc::new(AtomicU32::new(0)),
             completion_interval: AtomicU64::new(0),
             halt: CancellationToken::new(),
@@ -309,6 +354,14 @@ impl Shared {
         Busy {
             queued: held - running,
             running,
+        }
+    }
+
+    fn kept(&self) -> Kept {
+        Kept {
+            tokens: self.kept_tokens.load(Ordering::Relaxed),
+            bytes: self.kept_bytes.load(Ordering::Relaxed),
+            aside: self.kept_aside.load(Ordering::Relaxed),
         }
     }
 
@@ -357,6 +410,7 @@ pub fn start<M: model::Model, E: Send + 'static>(
             sequences: model.sequences(),
             vocab: model.vocab().size(),
             queue: tuning.queue,
+            cache_bytes: tuning.cache_bytes as u64,
         }));
         let engine = Engine {
             inbox,
@@ -434,10 +488,7 @@ impl Engine {
 
     /// After the latest step.
     pub fn kept(&self) -> Kept {
-        Kept {
-            tokens: self.shared.kept_tokens.load(Ordering::Relaxed),
-            bytes: self.shared.kept_bytes.load(Ordering::Relaxed),
-        }
+        self.shared.kept()
     }
 
     /// Each sequence, after the latest step.

@@ -14,6 +14,7 @@ pub mod fetch;
 pub mod gpu;
 pub mod lock;
 pub mod log;
+mod metrics;
 pub mod replay;
 pub mod report;
 pub mod serve;

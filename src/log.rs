@@ -1,11 +1,21 @@
 //! Log lines: structured into the journal under systemd, readable on stderr otherwise.
 
+mod lines;
+
 use std::{
     env,
     io::{self, IsTerminal},
+    sync::OnceLock,
 };
 
-use tracing_subscriber::{EnvFilter, Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
+
+use self::lines::Lines;
+
+/// What lets events through.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -27,6 +37,8 @@ pub fn start(level: &str) -> Result<(), LogError> {
         Ok(filter) if !filter.is_empty() => parse("RUST_LOG", &filter)?,
         _ => parse("log.level", level)?,
     };
+    let (filter, handle) = reload::Layer::new(filter);
+    let _ = FILTER.set(handle);
     let registry = tracing_subscriber::registry();
     match stderr_is_journal().then(tracing_journald::layer) {
         Some(Ok(journal)) => registry.with(journal.with_field_prefix(None).with_filter(filter)).try_init(),
@@ -36,6 +48,17 @@ pub fn start(level: &str) -> Result<(), LogError> {
     }
     // A second call (tests in one process) keeps the first subscriber.
     .or(Ok(()))
+}
+
+/// Takes another `log.level` from now on, unless `RUST_LOG` is set.
+pub fn change(level: &str) -> Result<(), LogError> {
+    let filter = parse("log.level", level)?;
+    let own = env::var("RUST_LOG").is_ok_and(|filter| !filter.is_empty());
+    if let (false, Some(handle)) = (own, FILTER.get()) {
+        // Only a subscriber that is gone refuses.
+        let _ = handle.reload(filter);
+    }
+    Ok(())
 }
 
 fn parse(setting: &'static str, filter: &str) -> Result<EnvFilter, LogError> {
@@ -49,12 +72,13 @@ fn parse(setting: &'static str, filter: &str) -> Result<EnvFilter, LogError> {
         })
 }
 
-fn plain<S>() -> fmt::Layer<S, fmt::format::DefaultFields, fmt::format::Format, fn() -> io::Stderr>
+fn plain<S>() -> fmt::Layer<S, Lines, fmt::format::Format, fn() -> io::Stderr>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
     let colour = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
     fmt::layer()
+        .fmt_fields(Lines)
         .with_writer(io::stderr as fn() -> io::Stderr)
         .with_ansi(colour)
 }

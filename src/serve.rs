@@ -8,6 +8,7 @@ mod listen;
 pub(crate) mod load;
 mod loading;
 pub(crate) mod locate;
+mod reload;
 mod signals;
 
 use std::{
@@ -29,14 +30,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::{http::Http, identity::Served, loading::Loading};
+use self::{
+    http::{Http, Patience},
+    identity::Served,
+    loading::Loading,
+    reload::Reload,
+};
 pub use self::{
     listen::ListenError,
     load::LoadFailure,
     locate::{Absent, LocateError, Origin},
 };
 use crate::{
-    api::{self, Identity, Service, Settings, Stage},
+    api::{Identity, Service, Settings, Stage, Surface},
     config::Config,
     engine::{Watch, constrain::Constraints, llama, model::Vocab},
     gpu::Gpus,
@@ -62,8 +68,11 @@ pub enum Failure {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("auth.key_files: {} holds no key; expected one key a line", .0.display())]
-    NoKeys(PathBuf),
+    #[error("{field}: {} holds no key; expected one key a line", path.display())]
+    NoKeys { field: &'static str, path: PathBuf },
+    /// With the name of the setting.
+    #[error("{0}")]
+    Defaults(String),
     #[error(transparent)]
     Locate(#[from] LocateError),
     #[error(transparent)]
@@ -79,24 +88,28 @@ pub enum Failure {
 /// Serves until SIGTERM or SIGINT, then drains; `Ok` is a clean stop.
 ///
 /// When this returns, a thread of the engine may still run: leave the process by `_exit`.
-pub fn run(config: Config, origin: Origin) -> Result<(), Failure> {
+/// `reread` reads the configuration again, from where `config` came from; it says itself what is wrong there.
+pub fn run(
+    config: Config,
+    origin: Origin,
+    reread: impl Fn() -> Result<Config, String> + Send + Sync + 'static,
+) -> Result<(), Failure> {
     let template = files::template(&config)?;
-    let settings = Settings {
-        limits: config.limits.clone(),
-        keys: files::keys(&config.auth.key_files)?,
-        share: config.cache.share,
-        tape: files::tape(&config)?,
-    };
+    let settings = settings(&config)?;
+    let tape = files::tape(&config)?;
     let sockets = listen::open(&config.listen)?;
     let addresses: Vec<_> = sockets.iter().map(|bound| bound.address.clone()).collect();
 
     let runtime = runtime()?;
     let stop = CancellationToken::new();
     let (stage, seen) = watch::channel(Stage::Loading { percent: 0 });
-    let http = {
+    let (surface, http) = {
         let _inside = runtime.enter();
-        signals::watch(stop.clone())?;
-        Http::start(sockets, api::router(seen, settings), config.limits.receive)?
+        let surface = Surface::new(seen, origin.name(), settings, tape);
+        let reload = Reload::new(config.clone(), reread, surface.clone());
+        signals::watch(stop.clone(), reload)?;
+        let http = Http::start(sockets, surface.router(), Patience::of(&config.limits))?;
+        (surface, http)
     };
     last_words::prepare(runtime.handle().clone(), stage.clone(), http.finish())?;
     for address in &addresses {
@@ -110,10 +123,23 @@ pub fn run(config: Config, origin: Origin) -> Result<(), Failure> {
         stage,
         stop,
         http,
+        surface,
     };
     let end = runtime.block_on(life.lead());
     runtime.shutdown_timeout(TURN_AWAY);
     end
+}
+
+/// What of the configuration the HTTP surface needs.
+fn settings(config: &Config) -> Result<Settings, Failure> {
+    Ok(Settings {
+        limits: config.limits.clone(),
+        keys: files::keys(&config.auth)?,
+        share: config.cache.share,
+        aliases: config.model.aliases.clone(),
+        origins: config.cors.origins.clone(),
+        defaults: config.model.defaults.clone(),
+    })
 }
 
 struct Life {
@@ -124,6 +150,7 @@ struct Life {
     stage: watch::Sender<Stage>,
     stop: CancellationToken,
     http: Http,
+    surface: Surface,
 }
 
 impl Life {
@@ -163,7 +190,7 @@ impl Life {
         let constraints = Constraints::new(Arc::clone(&vocab));
         // Beside the first requests, which need not wait for it.
         constraints.prepare();
-        self.stage.send_replace(Stage::Ready(Arc::new(Service {
+        let service = Arc::new(Service {
             work: loaded.work,
             vocab,
             constraints,
@@ -171,7 +198,12 @@ impl Life {
             about,
             plan: loaded.placement,
             gpus,
-        })));
+        });
+        let defaults = &self.config.model.defaults;
+        self.surface
+            .check_defaults(&service, defaults)
+            .map_err(Failure::Defaults)?;
+        self.stage.send_replace(Stage::Ready(service));
         systemd::ready(&format!("Serving {name} on {}", self.addresses));
         self.serve(name, engine, ended).await
     }
@@ -244,7 +276,7 @@ impl Life {
         };
         Identity {
             model: self.origin.name().to_owned(),
-            aliases: self.config.model.aliases.clone(),
+            aliases: self.surface.aliases(),
             created: SystemTime::now()
                 .duration_since(SystemTime::UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),

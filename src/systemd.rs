@@ -23,6 +23,18 @@ pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// The configuration is being read again. [`reloaded`] follows.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "the service manager could not be told"),
+    }
+}
+
+pub fn reloaded() {
+    notify(&[NotifyState::Ready]);
+}
+
 /// The stop was asked for and takes up to `patience`.
 pub fn stopping(status: &str, patience: Duration) {
     notify(&[

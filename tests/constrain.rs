@@ -11,8 +11,8 @@ use std::{
 use llm_server::{
     config::{self, EngineConfig, KnownModel},
     engine::{
-        self, Engine, Enough, Event, Failed, Finish, Finished, Grammar, Job, Sampling, Token,
-        Tuning,
+        self, Claimant, Engine, Enough, Event, Failed, Finish, Finished, Grammar, Job, Sampling,
+        Token, Tuning,
         constrain::{Body, Constraint, Constraints, Frame, Part, Source, Strictness},
         fit,
         llama::{self, Llama, Weights},
@@ -96,10 +96,12 @@ impl Loaded {
             stop: Vec::new(),
             enough: Enough::default(),
             visible: Vec::new(),
+            stop_tokens: Vec::new(),
+            prediction: Vec::new(),
             ignore_eos: false,
             logprobs: None,
             tenant: Some(0),
-            key: 0,
+            claimant: Claimant::default(),
             queue_wait: LONG,
             deadline: LONG,
         }

@@ -14,8 +14,8 @@ use std::{
 use llm_server::{
     config::{self, EngineConfig, KnownModel},
     engine::{
-        self, Busy, Engine, Enough, Event, Failed, Finish, Finished, Gbnf, Grammar, Job, Piece,
-        Sampling, Tuning,
+        self, Busy, Claimant, Engine, Enough, Event, Failed, Finish, Finished, Gbnf, Grammar, Job,
+        Piece, Sampling, Tuning,
         fit::{self, FitError, Plan},
         llama::{self, Llama, LoadError, Weights},
         model::{DecodeError, Model, Row, Vocab},
@@ -91,10 +91,12 @@ impl Running {
             stop: Vec::new(),
             enough: Enough::default(),
             visible: Vec::new(),
+            stop_tokens: Vec::new(),
+            prediction: Vec::new(),
             ignore_eos: false,
             logprobs: None,
             tenant: Some(0),
-            key: 0,
+            claimant: Claimant::default(),
             queue_wait: LONG,
             deadline: LONG,
         }
@@ -410,6 +412,8 @@ fn ignoring_the_end_of_an_answer_fills_the_limit() {
     let running = start(&["engine.context = 512"]);
     let prompt = "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n";
     let (_, end) = running.ask(Job {
+        stop_tokens: Vec::new(),
+        prediction: Vec::new(),
         ignore_eos: true,
         ..running.job(prompt, 100)
     });

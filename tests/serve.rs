@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Stream, get, post};
+use http::{Stream, get, get_with_key, post};
 use rustix::process::Signal;
 use serde_json::Value;
 use server::MODEL;
@@ -245,10 +245,116 @@ fn sigterm_ends_a_load_that_is_under_way() {
 }
 
 #[test]
-fn sighup_is_survived() {
-    let (service, address) = ready(&[SMALL]);
+fn sighup_takes_over_keys_and_names_and_leaves_streams_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("site.ncl");
+    let keys = folder.path().join("team");
+    let write = |text: &str| fs::write(&config, text).unwrap();
+    let with = |settings: &str| {
+        write(&format!(
+            "{{ model.name = \"{MODEL}\", listen = \"127.0.0.1:0\", {LARGE}, {settings} }}"
+        ));
+    };
+    with("model.aliases = [\"old\"]");
+    let mut command = server::command();
+    command.args(["serve", config.to_str().unwrap()]);
+    let mut service = Service::start(command);
+    let address = service.address();
+    service.hear("READY=1");
+    let mut stream = Stream::open(&address, "/v1/completions", ENDLESS);
+    stream.event();
+    assert_eq!(get(&address, "/v1/models/old").0, 200);
+
+    fs::write(&keys, "sk-new\n").unwrap();
+    with("model.aliases = [\"new\"], auth.key_files = [\"team\"], engine.poll = 10");
     service.signal(Signal::HUP);
-    assert_eq!(get(&address, "/health").0, 200);
+    service.hear("RELOADING=1");
+    service.hear("READY=1");
+    stream.event();
+    assert_eq!(get(&address, "/v1/models/new").0, 401);
+    assert_eq!(get_with_key(&address, "/v1/models/new", "sk-new").0, 200);
+    assert_eq!(get_with_key(&address, "/v1/models/old", "sk-new").0, 404);
+    let log = service.log();
+    assert!(
+        log.contains("changes at the next restart only setting=\"engine.poll\""),
+        "{log}"
+    );
+
+    // What is wrong changes nothing.
+    with("model.aliases = [7]");
+    service.signal(Signal::HUP);
+    service.hear("READY=1");
+    assert_eq!(get_with_key(&address, "/v1/models/new", "sk-new").0, 200);
+    assert!(service.log().contains("the configuration stays as it is"));
+    stream.event();
+}
+
+#[test]
+fn requests_get_the_configured_defaults_and_wrong_ones_end_the_start() {
+    let (_service, address) = ready(&[SMALL, "model.defaults = {max_tokens = 3}"]);
+    let tokens = |path: &str, body: &str| {
+        let (status, answer) = post(&address, path, body);
+        assert_eq!(status, 200, "{answer}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        answer["usage"]["completion_tokens"].as_u64().unwrap()
+    };
+    let chat = r#"{"messages": [{"role": "user", "content": "Hello"}], "ignore_eos": true"#;
+    assert_eq!(tokens("/v1/chat/completions", &format!("{chat}}}")), 3);
+    let more = format!("{chat}, \"max_tokens\": 5}}");
+    assert_eq!(tokens("/v1/chat/completions", &more), 5);
+    let text = r#"{"prompt": "Once", "ignore_eos": true, "max_tokens": null}"#;
+    assert_eq!(tokens("/v1/completions", text), 3);
+
+    let wrong = "model.defaults = {temperature = \"hot\"}";
+    let output = run(&[
+        "serve",
+        "--set",
+        "listen = \"127.0.0.1:0\"",
+        "--set",
+        SMALL,
+        "--set",
+        wrong,
+    ]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    let expected = "model.defaults.temperature: expected a number from 0 to 5, got \"hot\"";
+    assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+}
+
+#[test]
+fn a_spent_budget_ends_the_thinking_and_the_answer_begins() {
+    let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/templates/deepseek.jinja");
+    let template = format!("model.chat_template = {template:?}");
+    let (_service, address) = ready(&[SMALL, &template]);
+    let ask = |budget: i32| {
+        let body = format!(
+            r#"{{"messages": [{{"role": "user", "content": "Tell me a story."}}], "max_tokens": 60,
+                "temperature": 0, "ignore_eos": true, "reasoning_budget_tokens": {budget}}}"#
+        );
+        let (status, answer) = post(&address, "/v1/chat/completions", &body);
+        assert_eq!(status, 200, "{answer}");
+        serde_json::from_str::<Value>(&answer).unwrap()
+    };
+    let endless = ask(-1);
+    let message = &endless["choices"][0]["message"];
+    assert_eq!(message["content"], "", "{endless}");
+    let story = message["reasoning_content"].as_str().unwrap();
+    for budget in [0, 8] {
+        let answer = ask(budget);
+        let message = &answer["choices"][0]["message"];
+        let thought = message["reasoning_content"].as_str().unwrap_or_default();
+        assert!(
+            story.starts_with(thought),
+            "{thought:?} is not the beginning of {story:?}"
+        );
+        assert_eq!(thought.is_empty(), budget == 0, "{answer}");
+        assert!(message["content"].as_str().unwrap().len() > 20, "{answer}");
+        assert_eq!(message["reasoning"], message["reasoning_content"]);
+        let details = &answer["usage"]["completion_tokens_details"];
+        assert!(
+            details["reasoning_tokens"].as_i64().unwrap() <= i64::from(budget) + 6,
+            "{answer}"
+        );
+    }
 }
 
 #[test]

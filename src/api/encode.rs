@@ -1,6 +1,6 @@
 //! Takes the texts of one request through the engine, and hands its record what became of them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use serde_json::{Map, Value};
 
@@ -8,7 +8,7 @@ use super::{
     Service,
     error::ApiError,
     fields::{Fields, as_i64},
-    record::{Generation, Record},
+    record::{Generation, Outcome, Record},
 };
 use crate::{
     config::Limits,
@@ -185,6 +185,7 @@ pub(super) fn refuse(object: &Map<String, Value>, names: &[&str]) -> Result<(), 
 struct Log {
     record: Arc<Record>,
     generation: Generation,
+    submitted: Instant,
 }
 
 impl Log {
@@ -198,18 +199,28 @@ impl Log {
             times: Times::default(),
             first_text: None,
             // Whatever else happens says so.
-            outcome: "hung up",
+            outcome: Outcome::HungUp,
         };
-        Self { record, generation }
+        Self {
+            record,
+            generation,
+            submitted: Instant::now(),
+        }
     }
 
     fn finished(&mut self, encoded: &Encoded) {
         self.generation.times = encoded.times;
-        self.generation.outcome = "ok";
+        self.generation.outcome = Outcome::Ok;
+        let metrics = self.record.metrics();
+        metrics.waited(encoded.times.queued);
+        metrics.prefilled(&self.generation.usage, encoded.times.prefill);
     }
 
     fn failed(&mut self, error: ApiError) -> ApiError {
-        self.generation.outcome = error.name();
+        self.generation.outcome = Outcome::Failed(error.name());
+        if let ApiError::QueueWait(_) = error {
+            self.record.metrics().waited(self.submitted.elapsed());
+        }
         error
     }
 }

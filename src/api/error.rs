@@ -49,6 +49,8 @@ pub(crate) enum ApiError {
     NoKey,
     #[error("the API key is not one that this server accepts")]
     WrongKey,
+    #[error("the API key `{key}` may not use {path}")]
+    Forbidden { key: String, path: String },
     #[error("there is no {method} {path} here")]
     NoRoute { method: Method, path: String },
     #[error("{path} does not answer to {method}")]
@@ -71,6 +73,10 @@ pub(crate) enum ApiError {
     QueueWait(Duration),
     #[error("no sequence is free")]
     NoFreeSequence,
+    #[error(
+        "the server is busy: {0} requests of this key are waiting already, which is its share of the queue"
+    )]
+    Share(u32),
     #[error("the server is busy: no JSON schema or grammar could be compiled within {0:?}")]
     Compilers(Duration),
     // Launchers compare this text.
@@ -129,7 +135,6 @@ impl ApiError {
         }
     }
 
-    #[expect(clippy::too_many_lines, reason = "a table, an entry a variant")]
     // No wildcard arm: a new variant must choose its status, its names and its retry.
     fn kind(&self) -> Kind {
         use Retry::{After, Unsaid, Useless};
@@ -138,6 +143,10 @@ impl ApiError {
         // Later nobody knows; and some clients obey to the letter.
         const LONGEST_WAIT: Duration = Duration::from_mins(1);
         const SECOND: Duration = Duration::from_secs(1);
+        let busy = |code| {
+            let retry = After(SECOND);
+            (S::TOO_MANY_REQUESTS, "rate_limit_error", Some(code), retry)
+        };
         let (status, r#type, code, retry) = match self {
             Self::Json(_) | Self::BrokenBody(_) => (S::BAD_REQUEST, INVALID, None, Unsaid),
             Self::Invalid { .. } | Self::Unacceptable(_) => {
@@ -153,6 +162,10 @@ impl ApiError {
             }
             Self::NoKey | Self::WrongKey => {
                 (S::UNAUTHORIZED, INVALID, Some("invalid_api_key"), Unsaid)
+            }
+            Self::Forbidden { .. } => {
+                let code = "route_not_allowed";
+                (S::FORBIDDEN, "permission_error", Some(code), Unsaid)
             }
             Self::NoRoute { .. } => (S::NOT_FOUND, INVALID, Some("unknown_url"), Unsaid),
             Self::WrongMethod { .. } => {
@@ -174,24 +187,9 @@ impl ApiError {
                     After(wait.unwrap_or(SECOND).clamp(SECOND, LONGEST_WAIT)),
                 )
             }
-            Self::QueueWait(_) => {
-                let code = "queue_timeout";
-                (
-                    S::TOO_MANY_REQUESTS,
-                    "rate_limit_error",
-                    Some(code),
-                    After(SECOND),
-                )
-            }
-            Self::Compilers(_) => {
-                let code = "compilers_busy";
-                (
-                    S::TOO_MANY_REQUESTS,
-                    "rate_limit_error",
-                    Some(code),
-                    After(SECOND),
-                )
-            }
+            Self::QueueWait(_) => busy("queue_timeout"),
+            Self::Share(_) => busy("queue_share_full"),
+            Self::Compilers(_) => busy("compilers_busy"),
             // llama-server's health checks look for this status.
             Self::NoFreeSequence => {
                 let code = "no_slot_available";
@@ -280,6 +278,7 @@ impl From<Failed> for ApiError {
     fn from(failed: Failed) -> Self {
         match failed {
             Failed::QueueWait(wait) => Self::QueueWait(wait),
+            Failed::Share(waiting) => Self::Share(waiting),
             Failed::Deadline(limit) => Self::Deadline(limit),
             Failed::Unacceptable(why) => Self::Unacceptable(why),
             Failed::Decode(cause) => Self::Internal(cause),

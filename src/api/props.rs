@@ -115,7 +115,7 @@ pub(super) async fn props(State(app): State<Arc<App>>) -> Result<Json<Props>, Ap
         gpus,
         default_generation_settings: Settings {
             n_ctx: size.context,
-            params: params(app.limits.max_tokens),
+            params: params(app.limits().max_tokens),
         },
         total_slots: size.parallel,
         model_alias: identity.model.clone(),
@@ -130,7 +130,7 @@ pub(super) async fn props(State(app): State<Arc<App>>) -> Result<Json<Props>, Ap
         build_info: concat!("llm-server ", env!("CARGO_PKG_VERSION")).to_owned(),
         endpoint_slots: true,
         endpoint_props: false,
-        endpoint_metrics: false,
+        endpoint_metrics: true,
         is_sleeping: false,
     }))
 }

@@ -1,4 +1,4 @@
-//! Gives every request its id, and writes its one line into the log however it ends.
+//! Gives every request its id; however it ends, counts it and writes its one line into the log.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -6,14 +6,17 @@ use std::{
 };
 
 use axum::{
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     middleware::Next,
     response::Response,
 };
 
-use super::random;
-use crate::engine::{Times, Usage};
+use super::{App, error::ApiError, random};
+use crate::{
+    engine::{Finish, Times, Usage},
+    metrics::{Metrics, NONE},
+};
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -23,8 +26,50 @@ pub(super) struct Record {
     id: HeaderValue,
     route: String,
     began: Instant,
+    metrics: Arc<Metrics>,
+    /// Name of the API key.
+    key: OnceLock<Box<str>>,
     status: OnceLock<StatusCode>,
+    /// Why there was no other answer.
+    refused: OnceLock<&'static str>,
     generation: OnceLock<Generation>,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The model ended its answer, or a stop string did.
+    Stop,
+    /// `max_tokens` or the context was reached.
+    Length,
+    /// Answered without generating.
+    Ok,
+    /// The client went away.
+    HungUp,
+    /// By [`ApiError::name`].
+    Failed(&'static str),
+}
+
+impl Outcome {
+    /// One of a few words, for the log and for metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Ok => "ok",
+            Self::HungUp => "hung_up",
+            Self::Failed(name) => name,
+        }
+    }
+}
+
+impl From<&Finish> for Outcome {
+    fn from(finish: &Finish) -> Self {
+        match finish {
+            Finish::Eos | Finish::StopString(_) => Self::Stop,
+            Finish::Length => Self::Length,
+        }
+    }
 }
 
 /// What a generation came to.
@@ -35,23 +80,33 @@ pub(super) struct Generation {
     pub(super) times: Times,
     /// From the request's arrival to the first text.
     pub(super) first_text: Option<Duration>,
-    pub(super) outcome: &'static str,
+    pub(super) outcome: Outcome,
 }
 
 /// Middleware: a [`Record`] for every request, and `x-request-id` on every response.
-pub(super) async fn keep(mut request: Request, next: Next) -> Response {
+pub(super) async fn keep(
+    State(app): State<Arc<App>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = caller_id(request.headers()).unwrap_or_else(new_id);
     let route = request.extensions().get::<MatchedPath>();
     let record = Arc::new(Record {
         id: id.clone(),
-        route: route.map_or("none", MatchedPath::as_str).to_owned(),
+        route: route.map_or(NONE, MatchedPath::as_str).to_owned(),
         began: Instant::now(),
+        metrics: Arc::clone(&app.metrics),
+        key: OnceLock::new(),
         status: OnceLock::new(),
+        refused: OnceLock::new(),
         generation: OnceLock::new(),
     });
     request.extensions_mut().insert(Arc::clone(&record));
     let mut response = next.run(request).await;
     let _ = record.status.set(response.status());
+    if let Some(error) = response.extensions().get::<ApiError>() {
+        let _ = record.refused.set(error.name());
+    }
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
@@ -65,53 +120,111 @@ impl Record {
         self.began.elapsed()
     }
 
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// `key`: the name of the API key that came with it.
+    pub(super) fn asked_by(&self, key: &str) {
+        let _ = self.key.set(key.into());
+    }
+
     /// Only the first call counts.
     pub(super) fn generated(&self, generation: Generation) {
         let _ = self.generation.set(generation);
     }
 }
 
+impl Record {
+    fn outcome(&self) -> Outcome {
+        let refused = || Outcome::Failed(self.refused.get().copied().unwrap_or("refused"));
+        match (self.status.get(), self.generation.get()) {
+            // Whoever has an answer that says otherwise did not hang up.
+            (Some(status), Some(generation))
+                if generation.outcome == Outcome::HungUp && status.as_u16() >= 400 =>
+            {
+                refused()
+            }
+            (_, Some(generation)) => generation.outcome,
+            // The client went away before there was an answer.
+            (None, None) => Outcome::HungUp,
+            (Some(status), None) if status.as_u16() < 400 => Outcome::Ok,
+            (Some(_), None) => refused(),
+        }
+    }
+
+    fn count(&self, key: &str, outcome: Outcome, total: Duration) {
+        self.metrics.ended(&self.route, key, outcome.name());
+        if outcome == Outcome::HungUp {
+            self.metrics.cancelled();
+        }
+        if self.generation.get().is_some() {
+            self.metrics.lasted(total);
+        }
+    }
+}
+
+/// The names of fields are a contract: the journal knows them in capitals.
 impl Drop for Record {
     fn drop(&mut self) {
-        let id = self.id();
+        let request_id = self.id();
         let route = self.route.as_str();
-        // No status: the client went away before there was an answer.
+        let key = self.key.get().map_or(NONE, |key| key);
         let status = self.status.get().map(StatusCode::as_u16);
-        let total_ms = millis(self.began.elapsed());
+        let result = self.outcome();
+        let outcome = result.name();
+        let total = self.began.elapsed();
+        self.count(key, result, total);
+        let total_us = micros(total);
+        let ms = total.as_millis();
         match self.generation.get() {
             Some(generation) => {
                 let Generation { usage, times, .. } = generation;
                 tracing::info!(
                     target: "request",
-                    id,
+                    request_id,
+                    key,
                     route,
                     status,
-                    outcome = generation.outcome,
+                    outcome,
                     model = generation.model,
-                    prompt_tokens = usage.prompt_tokens,
+                    tokens_in = usage.prompt_tokens,
                     cached_tokens = usage.cached_tokens,
-                    completion_tokens = usage.completion_tokens,
-                    queued_ms = millis(times.queued),
-                    prefill_ms = millis(times.prefill),
-                    decode_ms = millis(times.decode),
-                    ttft_ms = generation.first_text.map(millis),
-                    total_ms,
+                    tokens_out = usage.completion_tokens,
+                    queued_us = micros(times.queued),
+                    prefill_us = micros(times.prefill),
+                    decode_us = micros(times.decode),
+                    ttft_us = generation.first_text.map(micros),
+                    total_us,
+                    "{route} {outcome}: {} tokens in ({} cached), {} out, {ms} ms",
+                    usage.prompt_tokens,
+                    usage.cached_tokens,
+                    usage.completion_tokens,
                 );
             }
             // Probes come every few seconds and say nothing new.
-            None if route.contains("/health") => {
-                tracing::debug!(target: "request", id, route, status, total_ms);
+            None if route.contains("/health") || route == "/metrics" => {
+                tracing::debug!(target: "request", request_id, route, status, total_us, "{route} {outcome}, {ms} ms");
             }
             None => {
-                let outcome = match status {
-                    None => "hung up",
-                    Some(..400) => "ok",
-                    Some(_) => "refused",
-                };
-                tracing::info!(target: "request", id, route, status, outcome, total_ms);
+                tracing::info!(
+                    target: "request",
+                    request_id,
+                    key,
+                    route,
+                    status,
+                    outcome,
+                    model = self.metrics.model(),
+                    total_us,
+                    "{route} {outcome}, {ms} ms",
+                );
             }
         }
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn millis(time: Duration) -> f64 {

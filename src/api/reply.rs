@@ -1,13 +1,14 @@
 //! Follows the jobs of one request and answers with what they say, whole or as a stream.
 
 mod frames;
+mod log;
 
 use std::{
     future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -19,15 +20,9 @@ use axum::{
 use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use self::frames::Frames;
-use super::{
-    Service,
-    body::json,
-    error::ApiError,
-    record::{Generation, Record},
-    tape::Seed,
-};
-use crate::engine::{Event, Finish, Finished, Job, Piece, Times, Usage};
+use self::{frames::Frames, log::Log};
+use super::{Service, body::json, error::ApiError, record::Record, tape::Seed};
+use crate::engine::{Event, Finished, Job, Piece, Usage};
 
 /// How an endpoint puts answers into bytes. For a stream each call appends events; a whole
 /// answer is remembered and appended by `close`.
@@ -70,6 +65,8 @@ struct Choice {
     events: UnboundedReceiver<Event>,
     stage: ChoiceStage,
     usage: Usage,
+    /// When it said something.
+    spoke: Option<Instant>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -116,10 +113,12 @@ impl<W: Wording> Run<W> {
             let submitted = engine.submit(job);
             let events =
                 submitted.map_err(|refused| log.failed(ApiError::refused(&refused, param)))?;
+            log.accepted();
             choices.push(Choice {
                 events,
                 stage: ChoiceStage::Queued,
                 usage,
+                spoke: None,
             });
         }
         Ok(Self {
@@ -202,7 +201,7 @@ impl<W: Wording> Run<W> {
         let ended = |choice: &Choice| choice.stage == ChoiceStage::Ended;
         if self.choices.iter().all(ended) {
             let total = self.usage();
-            self.log.generation.usage = total;
+            self.log.used(total);
             self.wording.close(total, out);
             return Poll::Ready(Ok(Progress::Over));
         }
@@ -216,16 +215,22 @@ impl<W: Wording> Run<W> {
     fn take(&mut self, index: usize, event: Event, out: &mut Vec<u8>) -> Result<(), ApiError> {
         let choice = &mut self.choices[index];
         match event {
-            Event::Started { cached_tokens } => {
+            Event::Started {
+                cached_tokens,
+                queued,
+            } => {
+                self.log.started(queued);
                 choice.stage = ChoiceStage::Silent;
                 choice.usage.cached_tokens = cached_tokens;
-                self.log.generation.usage = self.usage();
+                self.log.used(self.usage());
             }
             Event::Text(piece) => {
                 choice.usage.completion_tokens = piece.completion_tokens;
+                let now = Instant::now();
+                let before = choice.spoke.replace(now);
                 self.open(index, out);
                 let so_far = self.usage();
-                self.log.text(so_far);
+                self.log.text(so_far, before, now);
                 self.wording.text(index, piece, so_far, out);
             }
             Event::End(Ok(finished)) => {
@@ -268,51 +273,5 @@ impl<W: Wording> Run<W> {
             }
         }
         total
-    }
-}
-
-/// Hands the request's record what became of the generation, also when it is dropped halfway.
-struct Log {
-    record: Arc<Record>,
-    generation: Generation,
-}
-
-impl Log {
-    fn new(record: Arc<Record>, model: &str) -> Self {
-        let generation = Generation {
-            model: model.to_owned(),
-            usage: Usage::default(),
-            times: Times::default(),
-            first_text: None,
-            // Whatever else happens says so.
-            outcome: "hung up",
-        };
-        Self { record, generation }
-    }
-
-    fn text(&mut self, so_far: Usage) {
-        self.generation.usage = so_far;
-        if self.generation.first_text.is_none() {
-            self.generation.first_text = Some(self.record.age());
-        }
-    }
-
-    fn finished(&mut self, finished: &Finished) {
-        self.generation.times = finished.times;
-        self.generation.outcome = match finished.reason {
-            Finish::Eos | Finish::StopString(_) => "stop",
-            Finish::Length => "length",
-        };
-    }
-
-    fn failed(&mut self, error: ApiError) -> ApiError {
-        self.generation.outcome = error.name();
-        error
-    }
-}
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        self.record.generated(self.generation.clone());
     }
 }

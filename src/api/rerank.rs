@@ -70,7 +70,7 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let service = app.service()?;
     let (engine, _, scale) = service.work.ranker()?;
-    let body = body::receive(body, &app.limits).await?;
+    let body = body::receive(body, &app.limits()).await?;
     let Wanted {
         texts,
         mut documents,
@@ -84,7 +84,7 @@ pub(super) async fn create(
     };
     let field = dialect.field();
     let name = move |at| format!("{field}[{at}]");
-    let encoded = encode::run(&service, engine, &app.limits, texts, record, name).await?;
+    let encoded = encode::run(&service, engine, &app.limits(), texts, record, name).await?;
     let scores = encoded.outputs.iter().map(|output| match (scale, raw) {
         (Scale::Logit, Scores::Probabilities) => sigmoid(first(output)),
         (Scale::Logit, Scores::Raw) | (Scale::Probability, _) => first(output),

@@ -94,7 +94,7 @@ pub(super) async fn record(State(app): State<Arc<App>>, request: Request, next: 
     let id = request.extensions().get::<Arc<Record>>();
     let id = id.map_or("", |record| record.id()).to_owned();
     let asked = Arc::new(Mutex::new(Vec::new()));
-    let limit = usize::try_from(app.limits.body_bytes).unwrap_or(usize::MAX);
+    let limit = usize::try_from(app.limits().body_bytes).unwrap_or(usize::MAX);
     let (parts, body) = request.into_parts();
     let body = Body::from_stream(copied(body, Arc::clone(&asked), limit, None));
     let response = next.run(Request::from_parts(parts, body)).await;

@@ -2,11 +2,12 @@
 
 mod message;
 mod reader;
+mod thinking;
 
 use std::sync::Arc;
 
 use axum::body::Body;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub(super) use self::{
     message::Message,
@@ -18,6 +19,7 @@ use super::{
     body,
     error::ApiError,
     fields::Fields,
+    fill,
     openai::{
         constraint::{self, Form, Kind, Pending, Purpose},
         params::{self, Delivery},
@@ -26,7 +28,7 @@ use super::{
 use crate::{
     chat::{Chat, Rendered},
     config::Limits,
-    engine::{self, Grammar, Job, constrain::Source, model::Vocab},
+    engine::{self, Claimant, Grammar, Job, constrain::Source, model::Vocab},
 };
 
 /// What a request came to. Answers to it differ in their wording only, which is the dialect's matter.
@@ -51,16 +53,17 @@ pub(super) async fn receive<T: Send + 'static>(
     + 'static,
 ) -> Result<(Turn, T), ApiError> {
     service.work.generator()?;
-    let body = body::receive(body, &app.limits).await?;
+    let body = body::receive(body, &app.limits()).await?;
     let ((mut turn, pending), kept) = {
         let (app, service) = (Arc::clone(app), Arc::clone(service));
         let parse = move |body: &[u8]| {
             let (body, kept) = translate(body::parse(body)?, &service)?;
-            Ok((Turn::parse(body, &service, &app.limits, tenant)?, kept))
+            let body = app.with_defaults(body);
+            Ok((Turn::parse(body, &service, &app.limits(), tenant)?, kept))
         };
         body::prepare(body, parse).await?
     };
-    if let Some(pending) = pending {
+    for pending in pending {
         let told = pending.apply(service, &mut turn.jobs).await?;
         turn.warnings.extend(told);
     }
@@ -68,13 +71,13 @@ pub(super) async fn receive<T: Send + 'static>(
 }
 
 impl Turn {
-    /// The turn, and what its answers must be, to be compiled.
+    /// The turn, and what its answers must be, to be compiled or at least checked.
     fn parse(
         body: Map<String, Value>,
         service: &Service,
         limits: &Limits,
         tenant: Tenant,
-    ) -> Result<(Self, Option<Pending>), ApiError> {
+    ) -> Result<(Self, Vec<Pending>), ApiError> {
         let fields = Fields::new(&body);
         let vocab = &*service.vocab;
         let names = ["max_completion_tokens", "max_tokens", "n_predict"];
@@ -82,9 +85,15 @@ impl Turn {
         params.job.logprobs = logprobs(fields)?;
         check_modalities(fields)?;
         let form = constraint::read(fields)?;
-        let (rendered, pending) = render(service.work.generator()?.1, body, form)?;
+        let budget = thinking::read(fields)?;
+        let strict = constraint::strict_tools(fields);
+        let (rendered, form) = render(service.work.generator()?.1, body, form)?;
         let prompt = vocab.tokenize(&rendered.prompt, true, true);
         params.job.visible = visible(&rendered, vocab);
+        let mut warnings = rendered.warnings.clone();
+        if let Some(wish) = budget {
+            params.job.sampling.budget = wish.budget(&rendered, vocab, &mut warnings);
+        }
         params.job.stop.extend(rendered.stops.iter().cloned());
         params.job.grammar = rendered.grammar.clone().map(Grammar::Gbnf);
         let jobs = params.jobs(vec![prompt]);
@@ -93,10 +102,32 @@ impl Turn {
             readers: readers.collect::<Result<_, _>>()?,
             jobs,
             delivery: params.delivery,
-            warnings: rendered.warnings,
+            warnings,
         };
-        Ok((turn, pending))
+        Ok((turn, form.into_iter().chain(strict).collect()))
     }
+}
+
+/// Whether a request may have all these parameters. A model that answers no chats needs none.
+pub(super) fn check_defaults(
+    service: &Service,
+    limits: &Limits,
+    defaults: &Map<String, Value>,
+) -> Result<(), ApiError> {
+    if defaults.is_empty() || service.work.generator().is_err() {
+        return Ok(());
+    }
+    let mut body = Map::new();
+    body.insert(
+        "messages".to_owned(),
+        json!([{"role": "user", "content": "?"}]),
+    );
+    fill(&mut body, defaults);
+    let nobody = Tenant {
+        claimant: Claimant::default(),
+        cache: 0,
+    };
+    Turn::parse(body, service, limits, nobody).map(drop)
 }
 
 /// The prompt, and what is to be compiled for its answer.

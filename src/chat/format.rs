@@ -15,6 +15,17 @@ pub(super) struct Format {
 }
 
 impl Format {
+    /// Whether the prompt ends inside of thinking.
+    pub(super) fn begins_thinking(&self) -> bool {
+        let after = |mark: &String| {
+            let at = self.generation_prompt.rfind(mark)?;
+            Some(at + mark.len())
+        };
+        let begun = after(&self.thinking_start).filter(|_| !self.thinking_start.is_empty());
+        let ended = self.thinking_ends.iter().filter_map(after).max();
+        begun > ended
+    }
+
     /// Whether every answer is content and nothing else: the parser is the prompt's end, then any text.
     pub(super) fn is_content_only(&self) -> bool {
         #[derive(Deserialize)]

@@ -5,13 +5,18 @@ use std::fmt::Display;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Capabilities, ChatError, messages::messages, schema, tools::tools};
+use super::{
+    Capabilities, ChatError,
+    messages::messages,
+    schema,
+    tools::{self, Tool},
+};
 
 /// What the shim's `shim_chat_apply` takes, every field present.
 #[derive(Debug, Serialize)]
 pub(super) struct Request {
     messages: Vec<Value>,
-    tools: Option<Vec<Value>>,
+    tools: Option<Vec<Tool>>,
     tool_choice: &'static str,
     parallel_tool_calls: bool,
     json_schema: Option<Value>,
@@ -37,7 +42,7 @@ impl Request {
             .ok_or_else(|| wrong("request", "an object", body))?;
         let mut warnings = Vec::new();
         let messages = messages(body)?;
-        let (tools, tool_choice) = tools(body, can, &mut warnings)?;
+        let (tools, tool_choice) = tools::tools(body, can, &mut warnings)?;
         let grammar = text(body, "grammar")?
             .filter(|gbnf| !gbnf.is_empty())
             .map(str::to_owned);
@@ -85,11 +90,18 @@ impl Request {
         Ok(self)
     }
 
+    /// Asks for less of the tools' arguments after llama.cpp refused their schemas. `false`: nothing is left to give up.
+    pub(super) fn relax(&mut self, why: &str) -> bool {
+        let Some(tools) = &mut self.tools else {
+            return false;
+        };
+        let schemas = self.json_schema.is_none() && strip(why).starts_with("JSON schema");
+        schemas && tools::relax(tools, &mut self.warnings)
+    }
+
     /// What llama.cpp refused of this request, with the field as far as it can be told.
     pub(super) fn refusal(&self, why: &str) -> ChatError {
-        const PREFIX: &str =
-            "Unable to generate parser for this template. Automatic parser generation failed: ";
-        let why = why.strip_prefix(PREFIX).unwrap_or(why);
+        let why = strip(why);
         if !why.starts_with("JSON schema") {
             return invalid(why);
         }
@@ -99,6 +111,13 @@ impl Request {
         };
         invalid(format!("{path}: {}", why.replace('\n', " ")))
     }
+}
+
+/// The cause, without llama.cpp's own way of passing it on.
+fn strip(why: &str) -> &str {
+    const PREFIX: &str =
+        "Unable to generate parser for this template. Automatic parser generation failed: ";
+    why.strip_prefix(PREFIX).unwrap_or(why)
 }
 
 /// An answer with a form of its own is no tool call.
@@ -267,6 +286,20 @@ fn flag(object: &Map<String, Value>, key: &str) -> Result<Option<bool>, ChatErro
             value
                 .as_bool()
                 .ok_or_else(|| wrong(key, "a boolean", value))
+        })
+        .transpose()
+}
+
+/// As [`flag`], inside the object at `path`.
+pub(super) fn flag_at(
+    path: &str,
+    object: &Map<String, Value>,
+    key: &str,
+) -> Result<Option<bool>, ChatError> {
+    present(object, key)
+        .map(|value| {
+            let wrong = || wrong(format!("{path}.{key}"), "a boolean", value);
+            value.as_bool().ok_or_else(wrong)
         })
         .transpose()
 }

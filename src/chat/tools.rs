@@ -2,19 +2,47 @@
 
 use std::collections::HashSet;
 
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::{
     Capabilities, ChatError,
-    request::{invalid, present, text_at, wrong},
-    schema::tool_schema,
+    request::{flag_at, invalid, present, text_at, wrong},
+    schema,
 };
 
 /// Names become grammar rules by way of a regular expression that calls itself for every character.
 const MAX_NAME_BYTES: usize = 256;
 
 /// The tools in use, `None` for none, and `auto`, `none` or `required`.
-type Tools = (Option<Vec<Value>>, &'static str);
+type Tools = (Option<Vec<Tool>>, &'static str);
+
+/// A function that the model may call.
+#[derive(Debug, Clone)]
+pub(super) struct Tool {
+    name: String,
+    description: String,
+    /// A JSON schema.
+    parameters: Value,
+    /// Rather no answer than arguments that do not follow the schema.
+    strict: bool,
+    /// Where the schema stands in the request.
+    path: String,
+}
+
+impl Serialize for Tool {
+    /// As templates know it.
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Self {
+            name,
+            description,
+            parameters,
+            ..
+        } = self;
+        let function = json!({"name": name, "description": description, "parameters": parameters});
+        json!({"type": "function", "function": function}).serialize(to)
+    }
+}
 
 pub(super) fn tools(
     body: &Map<String, Value>,
@@ -25,8 +53,9 @@ pub(super) fn tools(
     let mut names = HashSet::new();
     for (i, tool) in list(body, "tools")?.iter().enumerate() {
         let path = format!("tools[{i}]");
-        let (name, tool) = read_tool(&path, tool)?;
-        if !names.insert(name.clone()) {
+        let tool = read_tool(&path, tool, warnings)?;
+        if !names.insert(tool.name.clone()) {
+            let name = &tool.name;
             return Err(invalid(format!(
                 "{path}.function.name: {name:?} is there twice"
             )));
@@ -41,12 +70,10 @@ pub(super) fn tools(
             "required" => "required",
             _ => return Err(wrong_choice(&body["tool_choice"])),
         },
+        Some(choice) if choice["type"] == "allowed_tools" => allowed(choice, &mut tools)?,
         Some(choice) => {
-            let name = choice["function"]["name"]
-                .as_str()
-                .filter(|_| choice["type"] == "function")
-                .ok_or_else(|| wrong_choice(choice))?;
-            tools.retain(|tool| tool["function"]["name"] == name);
+            let name = named(choice).ok_or_else(|| wrong_choice(choice))?;
+            tools.retain(|tool| tool.name == name);
             if tools.is_empty() {
                 return Err(invalid(format!(
                     "tool_choice.function.name: {name:?} is not among the tools"
@@ -79,13 +106,57 @@ pub(super) fn tools(
     Ok(((!tools.is_empty()).then_some(tools), choice))
 }
 
+/// The name in `{"type": "function", "function": {"name": …}}`.
+fn named(choice: &Value) -> Option<&str> {
+    let name = choice["function"]["name"].as_str();
+    name.filter(|_| choice["type"] == "function")
+}
+
+/// `{"type": "allowed_tools", "allowed_tools": {"mode": …, "tools": […]}}`: the others are as good as not there.
+fn allowed(choice: &Value, tools: &mut Vec<Tool>) -> Result<&'static str, ChatError> {
+    let path = "tool_choice.allowed_tools";
+    let inner = &choice["allowed_tools"];
+    let mode = match inner["mode"].as_str() {
+        Some("auto") => "auto",
+        Some("required") => "required",
+        _ => {
+            return Err(wrong(
+                format!("{path}.mode"),
+                r#""auto" or "required""#,
+                &inner["mode"],
+            ));
+        }
+    };
+    let Some(list) = inner["tools"].as_array() else {
+        return Err(wrong(
+            format!("{path}.tools"),
+            "an array of tools",
+            &inner["tools"],
+        ));
+    };
+    let mut names = Vec::with_capacity(list.len());
+    for (i, one) in list.iter().enumerate() {
+        let path = format!("{path}.tools[{i}]");
+        let name = named(one).ok_or_else(|| {
+            let accepted = r#"{"type": "function", "function": {"name": …}}"#;
+            wrong(&path, accepted, one)
+        })?;
+        if !tools.iter().any(|tool| tool.name == name) {
+            let why = format!("{path}.function.name: {name:?} is not among the tools");
+            return Err(invalid(why));
+        }
+        names.push(name);
+    }
+    tools.retain(|tool| names.contains(&tool.name.as_str()));
+    Ok(mode)
+}
+
 fn wrong_choice(choice: &Value) -> ChatError {
-    let accepted = r#""auto", "none", "required" or {"type": "function", "function": {"name": …}}"#;
+    let accepted = r#""auto", "none", "required", {"type": "function", "function": {"name": …}} or {"type": "allowed_tools", …}"#;
     wrong("tool_choice", accepted, choice)
 }
 
-/// A tool as the shim takes it, and its name.
-fn read_tool(path: &str, tool: &Value) -> Result<(String, Value), ChatError> {
+fn read_tool(path: &str, tool: &Value, warnings: &mut Vec<String>) -> Result<Tool, ChatError> {
     let function = tool
         .as_object()
         .ok_or_else(|| wrong(path, "an object", tool))?
@@ -110,15 +181,52 @@ fn read_tool(path: &str, tool: &Value) -> Result<(String, Value), ChatError> {
             wrong(format!("{path}.name"), &accepted, &function["name"])
         })?;
     let description = text_at(&path, fields, "description")?.unwrap_or_default();
+    let strict = flag_at(&path, fields, "strict")?.unwrap_or(false);
+    let path = format!("{path}.parameters");
     let parameters = match present(fields, "parameters") {
         None => json!({}),
-        Some(parameters) => tool_schema(&format!("{path}.parameters"), parameters)?,
+        // Agents send schemas of every kind, so `{}` and `true` both mean "anything".
+        Some(Value::Bool(true)) => json!({}),
+        Some(parameters) => match schema::check(&path, parameters) {
+            Ok(()) => parameters.clone(),
+            Err(ChatError::Invalid(why)) if !strict && parameters.is_object() => {
+                warnings.push(format!("{why}: the arguments of {name} are not held to it"));
+                schema::any_arguments()
+            }
+            Err(error) => return Err(error),
+        },
     };
-    let tool = json!({
-        "type": "function",
-        "function": {"name": name, "description": description, "parameters": parameters},
-    });
-    Ok((name.to_owned(), tool))
+    Ok(Tool {
+        name: name.to_owned(),
+        description: description.to_owned(),
+        parameters,
+        strict,
+        path,
+    })
+}
+
+/// Leaves out of the tools' schemas what llama.cpp cannot enforce: the first time what it is known to refuse, then all.
+/// `false`: there is nothing left to leave out.
+pub(super) fn relax(tools: &mut [Tool], warnings: &mut Vec<String>) -> bool {
+    let mut change = |relaxed: &dyn Fn(&Value) -> Value, what: &str| {
+        let mut changed = false;
+        for tool in tools.iter_mut().filter(|tool| !tool.strict) {
+            let relaxed = relaxed(&tool.parameters);
+            if relaxed != tool.parameters {
+                warnings.push(format!("{}: {what}", tool.path));
+                tool.parameters = relaxed;
+                changed = true;
+            }
+        }
+        changed
+    };
+    change(
+        &schema::relaxed,
+        "patterns, unknown types and unknown references in it are not enforced",
+    ) || change(
+        &|_| schema::any_arguments(),
+        "the arguments are not held to it",
+    )
 }
 
 fn list<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a [Value], ChatError> {

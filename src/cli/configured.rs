@@ -14,7 +14,7 @@ use crate::{
 /// A wrong command line or configuration ends the process with this status.
 const WRONG: u8 = 2;
 
-#[derive(Debug, Default, clap::Args)]
+#[derive(Debug, Default, Clone, clap::Args)]
 pub struct Configured {
     /// Configuration, Nickel or JSON. Without one: config.ncl in this folder, else the built-in one.
     #[arg(value_name = "FILE", env = "LLM_SERVER_CONFIG")]

@@ -18,8 +18,8 @@ use crate::{
     chat::{ChatError, Delta, Parser, Rendered},
     config::{Kind, Limits},
     engine::{
-        Enough, Event, Failed, Finish, Finished, Grammar, Job, Refused, Sampling, fit, llama,
-        model::Vocab, threads,
+        Claimant, Enough, Event, Failed, Finish, Finished, Grammar, Job, Refused, Sampling, fit,
+        llama, model::Vocab, threads,
     },
     log,
     serve::{
@@ -208,10 +208,12 @@ fn job(
             .iter()
             .flat_map(|text| vocab.tokenize(text, false, true))
             .collect(),
+        stop_tokens: Vec::new(),
+        prediction: Vec::new(),
         ignore_eos: false,
         logprobs: None,
         tenant: Some(0),
-        key: 0,
+        claimant: Claimant::default(),
         queue_wait: Duration::MAX,
         deadline: Duration::MAX,
     }

@@ -50,7 +50,12 @@ pub fn run(args: &Args) -> ExitCode {
         return Exit::Usage.into();
     }
     let origin = super::origin(&loaded, absent);
-    let exit = match serve::run(loaded.config.clone(), origin) {
+    let configured = args.configured.clone();
+    let reread = move || {
+        let again = configured.load().map_err(|error| error.to_string())?;
+        Ok(again.config)
+    };
+    let exit = match serve::run(loaded.config.clone(), origin, reread) {
         Ok(()) => Exit::Success,
         Err(failure) => {
             // The journal keeps what is logged; whoever typed the command reads stderr.

@@ -244,6 +244,7 @@ fn resolve(config: &mut Config, folder: &Path) {
         .auth
         .key_files
         .iter_mut()
+        .chain(config.auth.keys.iter_mut().map(|key| &mut key.file))
         .chain(&mut config.model.chat_template)
         .chain(&mut config.log.requests);
     for path in paths {

@@ -163,6 +163,7 @@ pub fn start<M: Encoder, E: Send + 'static>(
             sequences: facts.texts,
             vocab: facts.vocab,
             queue,
+            cache_bytes: 0,
         }));
         let engine = Engine {
             inbox,

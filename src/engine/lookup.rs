@@ -1,4 +1,4 @@
-//! Guesses at what comes next: what followed the same tokens earlier in this very sequence.
+//! Guesses at what comes next: what followed the same tokens earlier in this very sequence, or in a prediction of it.
 
 use std::collections::HashMap;
 
@@ -18,11 +18,13 @@ const WEIGHT: f64 = 0.15;
 const REST: usize = 32;
 const LONGEST_REST: usize = 1024;
 
-/// An index of one sequence's own tokens, and how well guesses from it have done.
+/// An index of a prediction and of one sequence's own tokens, and how well guesses from it have done.
 #[derive(Debug)]
 pub(crate) struct Lookup {
+    /// What the caller thinks that the sequence may hold.
+    prediction: Vec<Token>,
     /// Where these tokens were last followed by something: the place of what followed.
-    places: HashMap<[Token; MATCH], usize>,
+    places: HashMap<[Token; MATCH], Place>,
     /// Tokens indexed.
     seen: usize,
     /// Chance that one guessed token comes true.
@@ -32,15 +34,25 @@ pub(crate) struct Lookup {
     rest: usize,
 }
 
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Predicted(usize),
+    Said(usize),
+}
+
 impl Lookup {
-    pub(crate) fn new(tokens: &[Token]) -> Self {
+    pub(crate) fn new(prediction: &[Token], tokens: &[Token]) -> Self {
         let mut lookup = Self {
-            places: HashMap::with_capacity(tokens.len()),
+            prediction: prediction.to_vec(),
+            places: HashMap::with_capacity(prediction.len() + tokens.len()),
             seen: 0,
             chance: HOPE,
             resting_until: 0,
             rest: REST,
         };
+        for (key, at) in keys(prediction, 0) {
+            lookup.places.insert(key, Place::Predicted(at));
+        }
         lookup.push(tokens);
         lookup
     }
@@ -48,11 +60,8 @@ impl Lookup {
     /// `tokens`: the whole sequence, which has grown.
     pub(crate) fn push(&mut self, tokens: &[Token]) {
         // What ends the sequence is followed by nothing yet.
-        let start = self.seen.max(MATCH);
-        for at in start..tokens.len() {
-            if let Ok(key) = <[Token; MATCH]>::try_from(&tokens[at - MATCH..at]) {
-                self.places.insert(key, at);
-            }
+        for (key, at) in keys(tokens, self.seen) {
+            self.places.insert(key, Place::Said(at));
         }
         self.seen = tokens.len();
     }
@@ -67,13 +76,16 @@ impl Lookup {
         if tokens.len() < self.resting_until || self.chance < HOPELESS {
             return Vec::new();
         }
-        let Some(key) = tokens
+        let Some(place) = tokens
             .last_chunk::<MATCH>()
             .and_then(|key| self.places.get(key))
         else {
             return Vec::new();
         };
-        let follows = &tokens[*key..];
+        let follows = match *place {
+            Place::Predicted(at) => &self.prediction[at..],
+            Place::Said(at) => &tokens[at..],
+        };
         let most = most.min(MOST as usize).min(follows.len());
         // Tokens to be had from a step of so many guesses: 1 + p + p² + …
         let gain = |guesses: usize| {
@@ -119,9 +131,25 @@ impl Lookup {
     }
 }
 
+/// The places from `start` on, each with the tokens before it.
+fn keys(tokens: &[Token], start: usize) -> impl Iterator<Item = ([Token; MATCH], usize)> {
+    let places = start.max(MATCH)..tokens.len();
+    places.filter_map(|at| Some((tokens[at - MATCH..at].try_into().ok()?, at)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prediction_is_followed_until_the_sequence_knows_better() {
+        let mut tokens = vec![7, 1, 2, 3];
+        let mut lookup = Lookup::new(&[1, 2, 3, 4, 5], &tokens);
+        assert_eq!(lookup.guess(&tokens, 4, free), [4, 5]);
+        tokens.extend([9, 9, 1, 2, 3]);
+        lookup.push(&tokens);
+        assert_eq!(lookup.guess(&tokens, 2, free), [9, 9]);
+    }
 
     fn free(_: usize) -> f64 {
         1.0
@@ -130,7 +158,7 @@ mod tests {
     #[test]
     fn what_followed_the_same_tokens_before_is_guessed() {
         let tokens = [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3];
-        let lookup = Lookup::new(&tokens);
+        let lookup = Lookup::new(&[], &tokens);
         assert_eq!(lookup.guess(&tokens, 4, free), [4, 5, 6, 7]);
         assert_eq!(lookup.guess(&tokens[..11], 4, free), [] as [Token; 0]);
     }
@@ -138,7 +166,7 @@ mod tests {
     #[test]
     fn the_latest_of_several_places_counts_and_new_tokens_are_indexed() {
         let mut tokens = vec![1, 2, 3, 4, 1, 2, 3, 5, 5, 5];
-        let mut lookup = Lookup::new(&tokens);
+        let mut lookup = Lookup::new(&[], &tokens);
         tokens.extend([1, 2, 3]);
         lookup.push(&tokens);
         assert_eq!(lookup.guess(&tokens, 2, free), [5, 5]);
@@ -147,7 +175,7 @@ mod tests {
     #[test]
     fn where_rows_are_dear_and_chances_poor_nothing_is_guessed() {
         let tokens: Vec<Token> = (0..50).chain(0..10).collect();
-        let mut lookup = Lookup::new(&tokens);
+        let mut lookup = Lookup::new(&[], &tokens);
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         let dear = |guesses: usize| 1.0 + guesses as f64 * 0.9;
         assert!(lookup.guess(&tokens, 16, dear).is_empty());
@@ -161,7 +189,7 @@ mod tests {
     #[test]
     fn success_makes_guesses_longer() {
         let tokens: Vec<Token> = (0..50).chain(0..10).collect();
-        let mut lookup = Lookup::new(&tokens);
+        let mut lookup = Lookup::new(&[], &tokens);
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         let half = |guesses: usize| 1.0 + guesses as f64 * 0.4;
         let before = lookup.guess(&tokens, 16, half).len();

@@ -2,20 +2,32 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{Failed, Job, Submitted};
+use super::{Claimant, Failed, Job, Submitted, slot::small};
 
 /// In order of arrival.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     waiting: Vec<Submitted>,
-    /// When each key that waits had its last turn, as a count of turns.
-    last_turns: HashMap<u64, u64>,
-    turns: u64,
+    /// Where each key that waits stands: what its turns so far have cost it, which is less for a larger share.
+    stands: HashMap<u64, u64>,
+    /// Where the key stood that had the last turn. Who comes anew stands no further back.
+    front: u64,
 }
 
+/// What a turn costs a key with a share of 1.
+const TURN: u64 = 1 << 20;
+
 impl Queue {
-    pub(crate) fn push(&mut self, submitted: Submitted) {
-        self.waiting.push(submitted);
+    /// Lets a job wait, or ends it where its key's places are taken. `free`: sequences that are about to take jobs.
+    pub(crate) fn push(&mut self, submitted: Submitted, free: u32) {
+        let Claimant { key, places, .. } = submitted.job.claimant;
+        let same = |other: &&Submitted| other.job.claimant.key == key;
+        let waiting = small(self.waiting.iter().filter(same).count());
+        if waiting >= places.saturating_add(free) {
+            submitted.reply.end(Err(Failed::Share(waiting)));
+        } else {
+            self.waiting.push(submitted);
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -33,23 +45,35 @@ impl Queue {
         }
     }
 
-    /// The job whose turn it is: the oldest of the key that has the fewest running, and of several such keys the one
-    /// whose last turn is longest ago.
+    /// The job whose turn it is: the oldest of the key that has the fewest running for its share, and of several such
+    /// keys the one that stands furthest in front.
     pub(crate) fn next(&mut self, running: &HashMap<u64, u32>) -> Option<Submitted> {
         let rank = |job: &Job| {
-            let running = running.get(&job.key).copied().unwrap_or(0);
-            let last = self.last_turns.get(&job.key).copied().unwrap_or(0);
-            (running, last)
+            let Claimant { key, share, .. } = job.claimant;
+            let running = running.get(&key).copied().unwrap_or(0);
+            (
+                u64::from(running) * TURN / u64::from(share.max(1)),
+                self.stand(key),
+            )
         };
         // The first of equals: the oldest.
         let at = (0..self.waiting.len()).min_by_key(|&at| rank(&self.waiting[at].job))?;
         let next = self.waiting.remove(at);
-        self.turns += 1;
-        self.last_turns.insert(next.job.key, self.turns);
+        let Claimant { key, share, .. } = next.job.claimant;
+        self.front = self.stand(key);
+        let cost = TURN / u64::from(share.max(1));
+        self.stands.insert(key, self.front + cost);
         if self.waiting.is_empty() {
-            self.last_turns.clear(); // nobody has anything against anybody
+            // Nobody has anything against anybody.
+            self.stands.clear();
+            self.front = 0;
         }
         Some(next)
+    }
+
+    fn stand(&self, key: u64) -> u64 {
+        let stand = self.stands.get(&key).copied().unwrap_or(0);
+        stand.max(self.front)
     }
 
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Submitted> {
@@ -84,7 +108,86 @@ impl Completions {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        collections::HashMap,
+        sync::{Arc, atomic::AtomicU32},
+        time::Instant,
+    };
+
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
     use super::*;
+    use crate::engine::{Enough, Event, Reply, Sampling, reply::Place};
+
+    fn submit(queue: &mut Queue, key: u64, share: u32) -> UnboundedReceiver<Event> {
+        let job = Job {
+            prompt: Vec::new(),
+            max_tokens: 1,
+            sampling: Sampling::default(),
+            grammar: None,
+            stop: Vec::new(),
+            enough: Enough::default(),
+            visible: Vec::new(),
+            stop_tokens: Vec::new(),
+            prediction: Vec::new(),
+            ignore_eos: false,
+            logprobs: None,
+            tenant: None,
+            claimant: Claimant {
+                key,
+                share,
+                places: 40 * share,
+            },
+            queue_wait: Duration::MAX,
+            deadline: Duration::MAX,
+        };
+        let (events, receiver) = unbounded_channel();
+        let none = Arc::new(AtomicU32::new(0));
+        let place = Place::take(&none, &none, 1).unwrap();
+        let reply = Reply::new(events, place);
+        let at = Instant::now();
+        queue.push(Submitted { job, reply, at }, 0);
+        receiver
+    }
+
+    /// Whose the next turns are when each ends before the next.
+    fn turns(queue: &mut Queue, count: usize) -> Vec<u64> {
+        let none = HashMap::new();
+        let next = std::iter::from_fn(|| queue.next(&none));
+        next.take(count).map(|next| next.job.claimant.key).collect()
+    }
+
+    #[test]
+    fn turns_follow_the_shares_and_who_comes_late_makes_up_for_nothing() {
+        let mut queue = Queue::default();
+        let mut events = Vec::new();
+        for _ in 0..40 {
+            events.push(submit(&mut queue, 1, 1));
+            events.push(submit(&mut queue, 3, 3));
+        }
+        let first = turns(&mut queue, 16);
+        assert_eq!(
+            first.iter().filter(|&&key| key == 3).count(),
+            12,
+            "{first:?}"
+        );
+        for _ in 0..40 {
+            events.push(submit(&mut queue, 2, 1));
+        }
+        let then = turns(&mut queue, 20);
+        let of = |key| then.iter().filter(|&&other| other == key).count();
+        assert_eq!((of(1), of(2), of(3)), (4, 4, 12), "{then:?}");
+    }
+
+    #[test]
+    fn a_key_fills_no_places_but_its_own() {
+        let mut queue = Queue::default();
+        let mut events: Vec<_> = (0..41).map(|_| submit(&mut queue, 1, 1)).collect();
+        let last = events.last_mut().unwrap().try_recv();
+        assert_eq!(last, Ok(Event::End(Err(Failed::Share(40)))));
+        let mut other = submit(&mut queue, 2, 1);
+        assert!(other.try_recv().is_err());
+    }
 
     #[test]
     fn the_interval_of_completions_follows_what_is_observed() {

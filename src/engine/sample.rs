@@ -41,6 +41,8 @@ pub struct Sampling {
     /// Added to the logits of these tokens; negative infinity forbids.
     pub logit_bias: Vec<(super::Token, f32)>,
     pub seed: u32,
+    /// Tokens to think with.
+    pub budget: Option<super::Budget>,
 }
 
 impl Default for Sampling {
@@ -71,6 +73,7 @@ impl Default for Sampling {
             infill: false,
             logit_bias: Vec::new(),
             seed: 0,
+            budget: None,
         }
     }
 }

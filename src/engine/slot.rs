@@ -129,17 +129,20 @@ impl<S> Slot<S> {
         });
     }
 
-    /// What is in the cache now is all that need not be computed.
-    pub(crate) fn begin(&mut self) {
+    /// What is in the cache now is all that need not be computed. Gives how much of how long a prompt that is, if the
+    /// job begins only now.
+    pub(crate) fn begin(&mut self) -> Option<(usize, usize)> {
         let computed = self.computed();
-        if let Some(active) = &mut self.active
-            && active.cached.is_none()
-        {
-            active.cached = Some(computed);
-            active.reply.send(Event::Started {
-                cached_tokens: small(computed),
-            });
+        let active = self.active.as_mut()?;
+        if active.cached.is_some() {
+            return None;
         }
+        active.cached = Some(computed);
+        active.reply.send(Event::Started {
+            cached_tokens: small(computed),
+            queued: active.started - active.submitted,
+        });
+        Some((computed, active.job.prompt.len()))
     }
 
     /// What is to be computed next; `None`: nothing, or it waits for another sequence. `grid` as in [`Cuts`].
@@ -219,7 +222,8 @@ impl<S> Slot<S> {
         };
         active.first_token.get_or_insert_with(Instant::now);
         active.generated += 1;
-        let ends = !active.job.ignore_eos && vocab.is_eog(sampled.token);
+        let ends = (!active.job.ignore_eos && vocab.is_eog(sampled.token))
+            || active.job.stop_tokens.contains(&sampled.token);
         let mut bytes = Vec::new();
         if !ends {
             let special = active.job.visible.contains(&sampled.token);

@@ -49,6 +49,10 @@ impl Weight {
 }
 
 impl Store {
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Adds what is here to what is elsewhere.
     pub(crate) fn weigh(&self, weight: &mut Weight) {
         for stored in &self.entries {

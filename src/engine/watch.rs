@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::{Busy, Pulse, Shared};
+use super::{Busy, Done, Kept, Pulse, Shape, Shared};
 
 /// A handle that does not keep the engine alive.
 #[derive(Clone)]
@@ -21,6 +21,20 @@ impl Watch {
 
     pub fn busy(&self) -> Busy {
         self.shared.busy()
+    }
+
+    pub fn shape(&self) -> Shape {
+        self.shared.shape
+    }
+
+    /// After the latest step.
+    pub fn kept(&self) -> Kept {
+        self.shared.kept()
+    }
+
+    /// Up to the latest step.
+    pub fn done(&self) -> Done {
+        self.shared.tally.told()
     }
 
     /// The engine's sign of life.

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    Failed, Shared, Submitted, Token, Tuning,
+    Done, Failed, Shared, Submitted, Token, Tuning,
     model::{Model, Row},
     pace::Pace,
     prefix::Cuts,
@@ -41,8 +41,7 @@ pub(crate) struct Worker<M: Model> {
     eog: Vec<Token>,
     rows: Vec<Row>,
     pace: Pace,
-    /// Steps so far.
-    steps: u64,
+    done: Done,
     completions: Completions,
     /// Jobs ended when [`Self::completions`] was last told, and when that was.
     told: (u32, Instant),
@@ -78,7 +77,7 @@ impl<M: Model> Worker<M> {
             inbox,
             shared,
             pace: Pace::default(),
-            steps: 0,
+            done: Done::default(),
             completions: Completions::default(),
             told: (0, Instant::now()),
         }
@@ -118,7 +117,7 @@ impl<M: Model> Worker<M> {
                 biased;
                 () = self.shared.halt.cancelled() => return false,
                 submitted = self.inbox.recv() => match submitted {
-                    Some(submitted) => self.queue.push(submitted),
+                    Some(submitted) => self.take_in(submitted),
                     None => return false,
                 },
             }
@@ -126,9 +125,15 @@ impl<M: Model> Worker<M> {
             self.told.1 = Instant::now();
         }
         while let Ok(submitted) = self.inbox.try_recv() {
-            self.queue.push(submitted);
+            self.take_in(submitted);
         }
         !self.shared.halt.is_cancelled()
+    }
+
+    fn take_in(&mut self, submitted: Submitted) {
+        let free = self.slots.iter().filter(|slot| slot.active.is_none());
+        let free = small(free.count());
+        self.queue.push(submitted, free);
     }
 
     /// Drops jobs whose callers went away or whose time is up, then gives free sequences to waiting jobs.
@@ -155,7 +160,7 @@ impl<M: Model> Worker<M> {
     fn running_by_key(&self) -> HashMap<u64, u32> {
         let mut running = HashMap::new();
         for active in self.slots.iter().filter_map(|slot| slot.active.as_ref()) {
-            *running.entry(active.job.key).or_default() += 1;
+            *running.entry(active.job.claimant.key).or_default() += 1;
         }
         running
     }
@@ -199,6 +204,7 @@ impl<M: Model> Worker<M> {
         self.shared
             .kept_tokens
             .store(small(tokens), Ordering::Relaxed);
+        self.shared.tally.tell(&self.done);
         let ended = self.shared.ended.load(Ordering::Relaxed);
         let news = ended.wrapping_sub(self.told.0);
         if news > 0 {
@@ -214,6 +220,8 @@ impl<M: Model> Worker<M> {
     fn publish_weight(&self) {
         let bytes = self.weigh() as u64;
         self.shared.kept_bytes.store(bytes, Ordering::Relaxed);
+        let aside = small(self.store.len());
+        self.shared.kept_aside.store(aside, Ordering::Relaxed);
     }
 
     /// Bytes of all states in host memory.
@@ -236,7 +244,7 @@ impl<M: Model> Worker<M> {
         self.inbox.close();
         self.end_active(why);
         while let Ok(submitted) = self.inbox.try_recv() {
-            self.queue.push(submitted);
+            submitted.reply.end(Err(why.clone()));
         }
         for submitted in self.queue.drain() {
             submitted.reply.end(Err(why.clone()));

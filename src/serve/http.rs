@@ -8,16 +8,18 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
     sync::Semaphore,
     task::JoinSet,
 };
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::listen::{Bound, Socket, SocketFile};
+use crate::config::Limits;
 
 /// Descriptors kept back from connections: weights, libraries, logs, downloads.
 const KEPT_DESCRIPTORS: u64 = 64;
@@ -41,16 +43,33 @@ struct Lines {
     drain: CancellationToken,
     places: Arc<Semaphore>,
     router: Router,
+    patience: Patience,
+}
+
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// For a request's header, and between two requests.
     receive: Duration,
+    /// To read what is there for it.
+    send: Duration,
+}
+
+impl Patience {
+    pub(crate) fn of(limits: &Limits) -> Self {
+        Self {
+            receive: limits.receive,
+            send: limits.send,
+        }
+    }
 }
 
 impl Http {
-    /// Serves `router` on all sockets at once. `receive`: longest time for a request's header, and for
-    /// an idle connection. Call inside the runtime.
+    /// Serves `router` on all sockets at once. Call inside the runtime.
     pub(crate) fn start(
         sockets: Vec<Bound>,
         router: Router,
-        receive: Duration,
+        patience: Patience,
     ) -> io::Result<Self> {
         let lines = Lines {
             open: TaskTracker::new(),
@@ -58,7 +77,7 @@ impl Http {
             drain: CancellationToken::new(),
             places: Arc::new(Semaphore::new(most_connections())),
             router,
-            receive,
+            patience,
         };
         let mut loops = JoinSet::new();
         let mut files = Vec::new();
@@ -105,12 +124,14 @@ impl Lines {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let late = self.drain.is_cancelled();
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.patience.send));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.receive)
+            .header_read_timeout(self.patience.receive)
             .keep_alive(!late)
             .serve_connection(
-                TokioIo::new(stream),
+                TokioIo::new(Box::pin(stream)),
                 TowerToHyperService::new(self.router.clone()),
             );
         let drain = self.drain.clone();
@@ -168,11 +189,61 @@ async fn pause(error: &io::Error) {
     }
 }
 
-/// Below the limit of open files, so that a flood of connections cannot starve the rest of the process.
+/// Below the limit of open files, which is raised as far as it may be, so that a flood of connections cannot starve the
+/// rest of the process.
 fn most_connections() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = MOST_CONNECTIONS + KEPT_DESCRIPTORS;
+    let most = limit.maximum.unwrap_or(u64::MAX).min(wanted);
+    if limit.current.is_some_and(|current| current < most) {
+        limit.current = Some(most);
+        // Refused: the old limit holds.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let most = files
         .saturating_sub(KEPT_DESCRIPTORS)
         .clamp(1, MOST_CONNECTIONS);
     usize::try_from(most).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, routing::get};
+    use futures_util::stream;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_cut_off() {
+        let endless = || async {
+            let zeros = stream::repeat_with(|| Ok::<_, io::Error>(vec![b'0'; 1024]));
+            Body::from_stream(zeros)
+        };
+        let lines = Lines {
+            open: TaskTracker::new(),
+            late: TaskTracker::new(),
+            drain: CancellationToken::new(),
+            places: Arc::new(Semaphore::new(1)),
+            router: Router::new().route("/", get(endless)),
+            patience: Patience {
+                receive: Duration::from_mins(1),
+                send: Duration::from_millis(200),
+            },
+        };
+        let (mut client, server) = duplex(4096);
+        let place = Arc::clone(&lines.places).acquire_owned().await.unwrap();
+        lines.take(server, place);
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
+            .await
+            .unwrap();
+        // It answers, and then waits for its reader, but not for ever.
+        let _again = lines.places.acquire().await.unwrap();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.starts_with(b"HTTP/1.1 200"));
+        assert!(rest.len() <= 4096);
+    }
 }

@@ -12,11 +12,13 @@ use signal_hook::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::reload::Reload;
+
 /// Cancels `stop` on the first SIGTERM or SIGINT. Call inside the runtime.
 ///
 /// The second one exits from within the signal handler, with 128 plus its number, so that it works
-/// also when every thread hangs. SIGHUP is survived.
-pub(crate) fn watch(stop: CancellationToken) -> io::Result<()> {
+/// also when every thread hangs. SIGHUP asks for a reload.
+pub(crate) fn watch(stop: CancellationToken, reload: Reload) -> io::Result<()> {
     let asked = Arc::new(AtomicBool::new(false));
     for number in [SIGTERM, SIGINT] {
         // Handlers run in the order of registration: look at the flag first, then set it.
@@ -31,7 +33,7 @@ pub(crate) fn watch(stop: CancellationToken) -> io::Result<()> {
             tokio::select! {
                 _ = terminate.recv() => return stop.cancel(),
                 _ = interrupt.recv() => return stop.cancel(),
-                _ = hangup.recv() => tracing::warn!("SIGHUP: there is nothing to reload; restart to read the configuration again"),
+                _ = hangup.recv() => reload.run().await,
             }
         }
     });

@@ -211,6 +211,64 @@ fn the_callers_grammar_is_passed_on_as_it_is() {
     assert_eq!(grammar.generation_prompt, "");
 }
 
+fn called(name: &str) -> Value {
+    json!({"type": "function", "function": {"name": name}})
+}
+
+fn allowed(mode: &str, tools: Value) -> Value {
+    json!({"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}})
+}
+
+#[test]
+fn only_allowed_tools_are_offered() {
+    let mut request = with_tools();
+    let other = json!({"type": "function", "function": {"name": "other", "parameters": {}}});
+    request["tools"] = json!([tools()[0], other]);
+    request["tool_choice"] = allowed("required", json!([called("other")]));
+    let rendered = family("qwen3").render(&request);
+    assert!(
+        !rendered.prompt.contains("get_weather"),
+        "{}",
+        rendered.prompt
+    );
+    let grammar = rendered.grammar.expect("a grammar");
+    assert!(grammar.gbnf.contains("other") && grammar.triggers.is_empty());
+}
+
+#[test]
+fn what_cannot_be_enforced_of_a_tool_is_left_out_and_said_unless_it_is_strict() {
+    let deep = (0..100).fold(json!({}), |inner, _| json!({"items": inner}));
+    let schemas = [
+        json!({"type": "string", "pattern": "^(a$"}),
+        json!({"$ref": "https://example.org/x"}),
+        json!({"type": "magic"}),
+        deep,
+    ];
+    for schema in schemas {
+        let parameters =
+            json!({"type": "object", "properties": {"x": schema, "y": {"const": "kept"}}});
+        let mut request = with_tools();
+        request["tools"][0]["function"]["strict"] = false.into();
+        request["tools"][0]["function"]["parameters"] = parameters;
+        let rendered = family("qwen3").render(&request);
+        let [warning] = &rendered.warnings[..] else {
+            panic!("{schema}: {:?}", rendered.warnings)
+        };
+        assert!(
+            warning.starts_with("tools[0].function.parameters"),
+            "{warning}"
+        );
+        let grammar = rendered.grammar.expect("a grammar").gbnf;
+        assert_eq!(
+            grammar.contains("kept"),
+            !warning.contains("nested"),
+            "{grammar}"
+        );
+        request["tools"][0]["function"]["strict"] = true.into();
+        refused("qwen3", &request);
+    }
+}
+
 #[test]
 #[expect(
     clippy::too_many_lines,
@@ -266,6 +324,9 @@ fn what_is_wrong_with_a_request_is_named() {
             json!({"type": "function", "function": {"name": "nope"}}),
         ),
         with("tool_choice", json!({"type": "allowed_tools"})),
+        with("tool_choice", allowed("auto", json!("f"))),
+        with("tool_choice", allowed("required", json!([{"name": "f"}]))),
+        with("tool_choice", allowed("auto", json!([called("f")]))),
         with("parallel_tool_calls", json!("yes")),
         with("grammar", json!("root ::= \"a\"")),
         with("chat_template_kwargs", json!([])),
@@ -283,7 +344,7 @@ fn what_is_wrong_with_a_request_is_named() {
         schema(json!({"type": "string", "pattern": "^(a$"})),
         with(
             "tools",
-            json!([{"type": "function", "function": {"name": "f", "parameters": {
+            json!([{"type": "function", "function": {"name": "f", "strict": true, "parameters": {
                 "type": "object", "properties": {"x": {"type": "magic"}},
             }}}]),
         ),
@@ -313,9 +374,12 @@ fn what_is_wrong_with_a_request_is_named() {
     tools[0].function.name: expected a string of 1 to 256 bytes, got ""
     tools[1].function.name: "get_weather" is there twice
     tools[0].function.parameters: expected a JSON schema, got "string"
-    tool_choice: expected "auto", "none", "required" or {"type": "function", "function": {"name": …}}, got "maybe"
+    tool_choice: expected "auto", "none", "required", {"type": "function", "function": {"name": …}} or {"type": "allowed_tools", …}, got "maybe"
     tool_choice.function.name: "nope" is not among the tools
-    tool_choice: expected "auto", "none", "required" or {"type": "function", "function": {"name": …}}, got an object
+    tool_choice.allowed_tools.mode: expected "auto" or "required", got nothing
+    tool_choice.allowed_tools.tools: expected an array of tools, got "f"
+    tool_choice.allowed_tools.tools[0]: expected {"type": "function", "function": {"name": …}}, got an object
+    tool_choice.allowed_tools.tools[0].function.name: "f" is not among the tools
     parallel_tool_calls: expected a boolean, got "yes"
     grammar: not together with tools
     chat_template_kwargs: expected an object, got an array

@@ -13,6 +13,15 @@ pub(crate) fn get(address: &str, path: &str) -> (u16, String) {
     get_over(connect(address), path)
 }
 
+/// As [`get`], with an API key.
+pub(crate) fn get_with_key(address: &str, path: &str, key: &str) -> (u16, String) {
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\nauthorization: Bearer {key}\r\n\r\n"
+    );
+    let mut answer = Stream::ask(connect(address), &head);
+    (answer.status, answer.rest())
+}
+
 /// As [`get`], over any connection.
 pub(crate) fn get_over(connection: impl Read + Write + 'static, path: &str) -> (u16, String) {
     let head = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::support::{CONTEXT, Server, Setup, chat_body, events, post, show, text, value};
+use crate::support::{CONTEXT, Server, Setup, chat_body, events, key, post, show, text, value};
 
 #[tokio::test]
 async fn a_whole_answer() {
@@ -167,6 +167,15 @@ async fn limits_and_stop_strings_end_the_answer() {
     );
     assert_eq!(ask(json!({"stop": "cd"})).await, ended("ab", "stop"));
     assert_eq!(
+        ask(json!({"stop_token_ids": [1, u32::from(b'e')]})).await,
+        ended("abcd", "stop")
+    );
+    let predicted = json!({"type": "content", "content": [{"type": "text", "text": "abcdexxx"}]});
+    assert_eq!(
+        ask(json!({"prediction": predicted})).await,
+        ended("abcdef", "stop")
+    );
+    assert_eq!(
         ask(json!({"stop": ["x", "ef"]})).await,
         ended("abcd", "stop")
     );
@@ -174,7 +183,7 @@ async fn limits_and_stop_strings_end_the_answer() {
 
 #[tokio::test]
 async fn cached_prompts_are_shared_within_a_key_only_and_not_when_unwanted() {
-    let keys = ["one", "two"].map(str::to_owned).to_vec();
+    let keys = ["one", "two"].map(key).to_vec();
     let server = Setup {
         keys,
         ..Setup::default()

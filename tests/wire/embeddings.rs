@@ -9,7 +9,9 @@ use llm_server::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Reader, Server, Setup, collect_log, post, request_lines, show, text, value};
+use crate::support::{
+    Reader, Server, Setup, collect_log, key, post, request_lines, show, text, value,
+};
 
 const PATH: &str = "/v1/embeddings";
 
@@ -231,7 +233,7 @@ async fn health_models_and_props_answer_as_for_any_model() {
 #[tokio::test]
 async fn embeddings_need_the_key_that_is_configured() {
     let setup = Setup {
-        keys: vec!["sk-1".to_owned()],
+        keys: vec![key("sk-1")],
         ..Setup::default()
     };
     let reader = setup.read(FakeEncoder::new(Pooling::Mean));
@@ -280,7 +282,7 @@ async fn a_full_queue_is_429_and_a_caller_that_leaves_frees_its_place() {
     assert!(
         request_lines()
             .iter()
-            .any(|line| line.contains("outcome=\"hung up\""))
+            .any(|line| line.contains("outcome=\"hung_up\""))
     );
     drop(permits);
     while reader.watch.busy() != Busy::default() {
@@ -292,7 +294,7 @@ async fn a_full_queue_is_429_and_a_caller_that_leaves_frees_its_place() {
     );
     let last = request_lines().pop().unwrap();
     assert!(
-        last.contains("prompt_tokens=1 ") && last.contains("outcome=\"ok\""),
+        last.contains("tokens_in=1 ") && last.contains("outcome=\"ok\""),
         "{last}"
     );
 }

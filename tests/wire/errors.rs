@@ -11,7 +11,8 @@ use axum::{
 };
 use futures_util::stream;
 use llm_server::{
-    api::Stage,
+    api::{Key, Stage},
+    config::Origins,
     engine::{
         Enough, Job, Sampling,
         fake::{Fake, Fault},
@@ -21,7 +22,7 @@ use llm_server::{
 use serde_json::{Value, json};
 
 use crate::life::until_running;
-use crate::support::{CONTEXT, PANIC, Server, Setup, gated, post, show, text, value};
+use crate::support::{CONTEXT, PANIC, Server, Setup, gated, key, post, show, text, value};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -125,7 +126,7 @@ async fn a_body_that_breaks_off() {
 #[tokio::test]
 async fn keys_are_asked_for_when_there_are_any() {
     let server = Setup {
-        keys: vec!["sk-1".to_owned()],
+        keys: vec![key("sk-1")],
         ..Setup::default()
     }
     .start();
@@ -223,10 +224,12 @@ async fn a_stream_that_waits_in_vain_is_refused_with_a_status_however_long_it_wa
         stop: Vec::new(),
         enough: Enough::default(),
         visible: Vec::new(),
+        stop_tokens: Vec::new(),
+        prediction: Vec::new(),
         ignore_eos: false,
         logprobs: None,
         tenant: Some(0),
-        key: 0,
+        claimant: llm_server::engine::Claimant::default(),
         queue_wait: Duration::from_hours(1),
         deadline: Duration::from_hours(1),
     });
@@ -385,7 +388,7 @@ async fn a_bug_is_a_500_and_nothing_more() {
 #[tokio::test]
 async fn every_error_carries_the_headers_that_browsers_need() {
     let server = Setup {
-        keys: vec!["sk-1".to_owned()],
+        keys: vec![key("sk-1")],
         ..Setup::default()
     }
     .start();
@@ -407,9 +410,47 @@ async fn every_error_carries_the_headers_that_browsers_need() {
 }
 
 #[tokio::test]
+async fn only_pages_of_the_listed_origins_may_read_answers() {
+    let ours = "https://chat.example";
+    let server = Setup {
+        origins: Origins::Listed(vec![ours.to_owned()]),
+        ..Setup::default()
+    }
+    .start();
+    for (origin, allowed) in [(ours, Some(ours)), ("https://chat.example.org", None)] {
+        let request = Request::get("/health").header("origin", origin);
+        let response = server.send(request.body(Body::empty()).unwrap()).await;
+        let told = response.headers().get("access-control-allow-origin");
+        assert_eq!(told.map(|told| told.to_str().unwrap()), allowed);
+    }
+}
+
+#[tokio::test]
+async fn a_key_for_some_routes_is_told_which_it_may_not_use() {
+    let narrow = vec!["/v1/models*".to_owned()];
+    let server = Setup {
+        keys: vec![Key::new("reader".to_owned(), "sk-1", narrow, 1)],
+        ..Setup::default()
+    }
+    .start();
+    let get = |path: &str| {
+        let request = Request::get(path).header("x-api-key", "sk-1");
+        server.send(request.body(Body::empty()).unwrap())
+    };
+    assert_eq!(get("/v1/models").await.status(), StatusCode::OK);
+    assert_eq!(get("/v1/models/org/fake").await.status(), StatusCode::OK);
+    insta::assert_snapshot!(show(get("/props").await).await, @r#"
+    403 Forbidden
+    content-type: application/json
+
+    {"error":{"message":"the API key `reader` may not use /props","type":"permission_error","param":null,"code":"route_not_allowed"}}
+    "#);
+}
+
+#[tokio::test]
 async fn a_preflight_needs_no_key_on_any_path() {
     let server = Setup {
-        keys: vec!["sk-1".to_owned()],
+        keys: vec![key("sk-1")],
         ..Setup::default()
     }
     .start();

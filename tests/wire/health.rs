@@ -3,12 +3,12 @@
 use axum::http::StatusCode;
 use llm_server::api::Stage;
 
-use crate::support::{Server, Setup};
+use crate::support::{Server, Setup, key};
 
 #[tokio::test]
 async fn health_follows_the_stage_and_asks_for_no_key() {
     let server = Setup {
-        keys: vec!["sk-1".to_owned()],
+        keys: vec![key("sk-1")],
         ..Setup::default()
     }
     .start();

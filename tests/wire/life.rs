@@ -55,7 +55,7 @@ async fn a_client_that_hangs_up_in_mid_stream_frees_its_sequence_within_one_step
     while request_lines().is_empty() {
         tokio::task::yield_now().await;
     }
-    assert!(request_lines()[0].contains("outcome=\"hung up\""));
+    assert!(request_lines()[0].contains("outcome=\"hung_up\""));
     assert_eq!(server.engine.busy().running, 1);
     // The step that is under way ends, and there is no other.
     permits.send(()).unwrap();
@@ -156,7 +156,7 @@ async fn every_request_leaves_one_line_however_it_ends() {
     let mut waiting = Box::pin(server.chat("a", json!({})));
     assert!(futures_util::poll!(&mut waiting).is_pending());
     drop(waiting);
-    assert!(request_lines()[0].contains("outcome=\"hung up\""));
+    assert!(request_lines()[0].contains("outcome=\"hung_up\""));
     assert!(!request_lines()[0].contains("status="));
 
     // Hung up in mid stream: the first permit is for the step that still serves the request above.
@@ -167,32 +167,32 @@ async fn every_request_leaves_one_line_however_it_ends() {
     drop(streaming);
     drop(permits);
     let line = &request_lines()[1];
-    assert!(line.contains("outcome=\"hung up\""), "{line}");
+    assert!(line.contains("outcome=\"hung_up\""), "{line}");
     assert!(
-        line.contains("status=200") && line.contains("ttft_ms="),
+        line.contains("status=200") && line.contains("ttft_us="),
         "{line}"
     );
 
     text(server.chat("abc", json!({})).await).await;
     let line = &request_lines()[2];
     for part in [
-        "id=\"req_",
+        "request_id=\"req_",
         "route=\"/v1/chat/completions\"",
         "status=200",
         "outcome=\"stop\"",
         "model=\"org/fake\"",
-        "prompt_tokens=4",
+        "tokens_in=4",
         "cached_tokens=",
-        "completion_tokens=4",
-        "queued_ms=",
-        "prefill_ms=",
-        "decode_ms=",
-        "ttft_ms=",
+        "tokens_out=4",
+        "queued_us=",
+        "prefill_us=",
+        "decode_us=",
+        "ttft_us=",
     ] {
         assert!(line.contains(part), "{part} is not in {line}");
     }
 
     server.get("/nowhere").await;
-    assert!(request_lines()[3].contains("outcome=\"refused\""));
+    assert!(request_lines()[3].contains("outcome=\"unknown_url\""));
     assert_eq!(request_lines().len(), 4);
 }

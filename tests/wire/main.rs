@@ -7,6 +7,7 @@ mod embeddings;
 mod errors;
 mod health;
 mod life;
+mod metrics;
 mod models;
 mod native;
 mod ollama;

@@ -7,7 +7,7 @@ use llm_server::engine::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{PANIC, Reader, Server, Setup, text, value};
+use crate::support::{PANIC, Reader, Server, Setup, key, text, value};
 
 /// An answer without its moments and durations, which are there.
 fn steady(mut answer: Value) -> Value {
@@ -186,7 +186,7 @@ async fn told(server: &Server, method: &str, path: &str, body: String) -> String
 #[tokio::test]
 async fn whatever_fails_is_told_in_ollamas_shape() {
     let locked = Setup {
-        keys: vec!["sk-1".to_owned()],
+        keys: vec![key("sk-1")],
         ..Setup::default()
     }
     .start();

@@ -15,9 +15,9 @@ use axum::{
     response::Response,
 };
 use llm_server::{
-    api::{Identity, Scale, Service, Settings, Stage, Work, router},
+    api::{Identity, Key, Scale, Service, Settings, Stage, Surface, Work},
     chat::Chat,
-    config::Limits,
+    config::{Any, Limits, Origins},
     engine::{
         self, Engine, Token,
         constrain::Constraints,
@@ -42,7 +42,8 @@ const LOADED: u64 = 1_700_000_000;
 pub(crate) struct Setup {
     pub(crate) fake: Fake,
     pub(crate) queue: u32,
-    pub(crate) keys: Vec<String>,
+    pub(crate) keys: Vec<Key>,
+    pub(crate) origins: Origins,
     pub(crate) aliases: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) plan: Value,
@@ -58,6 +59,7 @@ impl Default for Setup {
             fake: Fake::new(2, CONTEXT),
             queue: 4,
             keys: Vec::new(),
+            origins: Origins::Every(Any::Any),
             aliases: Vec::new(),
             plan: Value::Null,
             fim: Fim::default(),
@@ -69,6 +71,7 @@ impl Default for Setup {
                 queue_wait: minute,
                 request: minute,
                 receive: minute,
+                send: minute,
                 keep_alive: minute,
                 drain: minute,
             },
@@ -88,6 +91,7 @@ impl Setup {
             fake,
             queue,
             keys,
+            origins,
             aliases,
             limits,
             plan,
@@ -106,7 +110,7 @@ impl Setup {
             engine: engine.clone(),
             chat: Chat::from_template(TEMPLATE, "", "").unwrap(),
         };
-        let (router, stage) = routed(work, (fim, about), aliases, plan, limits, keys);
+        let (router, stage) = routed(work, (fim, about), aliases, plan, limits, (keys, origins));
         Server {
             router,
             stage,
@@ -119,6 +123,7 @@ impl Setup {
         let Self {
             queue,
             keys,
+            origins,
             aliases,
             limits,
             plan,
@@ -142,7 +147,7 @@ impl Setup {
             },
             _ => Work::Embed { engine },
         };
-        let (router, stage) = routed(work, (fim, about), aliases, plan, limits, keys);
+        let (router, stage) = routed(work, (fim, about), aliases, plan, limits, (keys, origins));
         Reader {
             router,
             stage,
@@ -157,7 +162,7 @@ fn routed(
     aliases: Vec<String>,
     plan: Value,
     limits: Limits,
-    keys: Vec<String>,
+    (keys, origins): (Vec<Key>, Origins),
 ) -> (Router, watch::Sender<Stage>) {
     let service = Service {
         work,
@@ -165,7 +170,7 @@ fn routed(
         constraints: Constraints::new(Arc::new(Trap(fim))),
         identity: Identity {
             model: "org/fake".to_owned(),
-            aliases,
+            aliases: Arc::new(Arc::new(aliases.clone()).into()),
             created: LOADED,
             fingerprint: "fp_test".to_owned(),
             version: json!({"version": "0.0.0"}),
@@ -179,9 +184,14 @@ fn routed(
         limits,
         keys,
         share: llm_server::config::Share::Key,
-        tape: None,
+        aliases,
+        origins,
+        defaults: serde_json::Map::new(),
     };
-    (router(watched, settings), stage)
+    (
+        Surface::new(watched, "org/fake", settings, None).router(),
+        stage,
+    )
 }
 
 /// A server whose model embeds or ranks.
@@ -422,4 +432,9 @@ pub(crate) fn request_lines() -> Vec<String> {
     let text = LOG.with_borrow(|log| String::from_utf8_lossy(log).into_owned());
     let ours = text.lines().filter(|line| line.contains(" request: "));
     ours.map(str::to_owned).collect()
+}
+
+/// A key that may do everything, called as it reads.
+pub(crate) fn key(secret: &str) -> Key {
+    Key::new(secret.to_owned(), secret, Vec::new(), 1)
 }

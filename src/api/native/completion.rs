@@ -44,13 +44,13 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let service = app.service()?;
     service.work.generator()?;
-    let body = body::receive(body, &app.limits).await?;
+    let body = body::receive(body, &app.limits()).await?;
     let wanted = {
         let (app, service) = (Arc::clone(&app), Arc::clone(&service));
         body::prepare(body, move |body| {
-            let object = body::parse(body)?;
+            let object = app.with_defaults(body::parse(body)?);
             let prompts = prompts(Fields::new(&object), &*service.vocab)?;
-            Wanted::read(object, &service, &app.limits, tenant, |_| Ok(prompts))
+            Wanted::read(object, &service, &app.limits(), tenant, |_| Ok(prompts))
         })
         .await?
     };
@@ -84,7 +84,7 @@ pub(super) async fn answer(
         }
         Delivery::Stream(_) => {
             let run = Run::submit(service, jobs, copies, param, Chunks::new(asked), record)?;
-            let silence = options.ping.unwrap_or(app.limits.keep_alive);
+            let silence = options.ping.unwrap_or(app.limits().keep_alive);
             run.stream(silence).await?
         }
     };

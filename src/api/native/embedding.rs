@@ -39,13 +39,13 @@ pub(super) async fn embedding(
 ) -> Result<Json<Vec<Embedding>>, ApiError> {
     let service = app.service()?;
     let engine = service.work.embedder()?;
-    let body = body::receive(body, &app.limits).await?;
+    let body = body::receive(body, &app.limits()).await?;
     let (input, length) = {
         let service = Arc::clone(&service);
         body::prepare(body, move |body| parse(body, &service)).await?
     };
     let name = input.namer();
-    let encoded = encode::run(&service, engine, &app.limits, input.texts, record, name).await?;
+    let encoded = encode::run(&service, engine, &app.limits(), input.texts, record, name).await?;
     let outputs = (0..).zip(encoded.outputs);
     let answer = outputs.map(|(index, output)| Embedding {
         index,

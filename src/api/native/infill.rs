@@ -21,15 +21,15 @@ pub(super) async fn create(
     let (engine, _) = service.work.generator()?;
     let marks = Marks::of(&*service.vocab)?;
     let context = engine.shape().context as usize;
-    let body = body::receive(body, &app.limits).await?;
+    let body = body::receive(body, &app.limits()).await?;
     let wanted = {
         let (app, service) = (Arc::clone(&app), Arc::clone(&service));
         body::prepare(body, move |body| {
-            let object = body::parse(body)?;
+            let object = app.with_defaults(body::parse(body)?);
             let vocab = &*service.vocab;
             let asked = Asked::read(Fields::new(&object))?;
             let gap = marks.prompt(asked.gap(), vocab);
-            Wanted::read(object, &service, &app.limits, tenant, |max_tokens| {
+            Wanted::read(object, &service, &app.limits(), tenant, |max_tokens| {
                 // The gap itself is never cut: if it is too long, the request is refused.
                 let answer = usize::try_from(max_tokens)
                     .unwrap_or(context)

@@ -19,7 +19,7 @@ pub(super) async fn apply(
 ) -> Result<Json<Prompt>, ApiError> {
     let service = app.service()?;
     service.work.generator()?;
-    let body = body::receive(body, &app.limits).await?;
+    let body = body::receive(body, &app.limits()).await?;
     let prompt = body::prepare(body, move |body| {
         let body = Value::Object(body::parse(body)?);
         let (_, chat) = service.work.generator()?;

@@ -43,7 +43,7 @@ pub(super) async fn tokenize(
     body: Body,
 ) -> Result<Json<Tokens>, ApiError> {
     let service = app.service()?;
-    let body = body::receive(body, &app.limits).await?;
+    let body = body::receive(body, &app.limits()).await?;
     let tokens = body::prepare(body, move |body| {
         let object = body::parse(body)?;
         let fields = Fields::new(&object);
@@ -85,7 +85,7 @@ pub(super) async fn detokenize(
     body: Body,
 ) -> Result<Json<Content>, ApiError> {
     let service = app.service()?;
-    let body = body::receive(body, &app.limits).await?;
+    let body = body::receive(body, &app.limits()).await?;
     let content = body::prepare(body, move |body| {
         let object = body::parse(body)?;
         let fields = Fields::new(&object);

@@ -30,7 +30,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let service = app.service()?;
-    let bytes = body::receive(body, &app.limits).await?;
+    let bytes = body::receive(body, &app.limits()).await?;
     let nothing = json!({"message": {"role": "assistant", "content": ""}});
     if let Some(loaded) = load::answer(&bytes, &service, ("messages", nothing))? {
         return Ok(loaded);
@@ -93,7 +93,7 @@ pub(super) async fn answer(
         }
         Delivery::Stream(_) => {
             let run = Run::submit(service, jobs, 1, param, Lines::new(voice, source), record)?;
-            run.stream(app.limits.keep_alive).await?
+            run.stream(app.limits().keep_alive).await?
         }
     };
     warn(&mut response, warnings);

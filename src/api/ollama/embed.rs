@@ -86,7 +86,7 @@ impl Asked {
 async fn receive(app: &Arc<App>, body: Body, field: &'static str) -> Result<Asked, ApiError> {
     let service = app.service()?;
     let facts = service.work.embedder()?.facts();
-    let body = body::receive(body, &app.limits).await?;
+    let body = body::receive(body, &app.limits()).await?;
     body::prepare(body, move |body| {
         read(&body::parse(body)?, service, facts, field)
     })
@@ -181,7 +181,7 @@ async fn run(
     encode::run(
         &asked.service,
         engine,
-        &app.limits,
+        &app.limits(),
         asked.texts.clone(),
         record,
         name,

@@ -38,7 +38,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let service = app.service()?;
-    let bytes = body::receive(body, &app.limits).await?;
+    let bytes = body::receive(body, &app.limits()).await?;
     if let Some(loaded) = load::answer(&bytes, &service, ("prompt", json!({"response": ""})))? {
         return Ok(loaded);
     }
@@ -57,7 +57,7 @@ async fn receive(
     let wanted = {
         let (app, service) = (Arc::clone(app), Arc::clone(service));
         body::prepare(bytes, move |body| {
-            Wanted::read(&body::parse(body)?, &service, &app.limits, tenant)
+            Wanted::read(&body::parse(body)?, &service, &app, tenant)
         })
     };
     match wanted.await? {
@@ -88,7 +88,7 @@ impl Wanted {
     fn read(
         body: &Map<String, Value>,
         service: &Service,
-        limits: &Limits,
+        app: &App,
         tenant: Tenant,
     ) -> Result<Self, ApiError> {
         let fields = Fields::new(body);
@@ -122,7 +122,14 @@ impl Wanted {
             };
             Marks::of(vocab)?.prompt(gap, vocab)
         };
-        let (turn, pending) = continuation(&out, prompt, asked.logprobs, service, limits, tenant)?;
+        let (turn, pending) = continuation(
+            &app.with_defaults(out),
+            prompt,
+            asked.logprobs,
+            service,
+            &app.limits(),
+            tenant,
+        )?;
         Ok(Self::Text(turn, pending, asked))
     }
 }
@@ -137,7 +144,7 @@ fn continuation(
     tenant: Tenant,
 ) -> Result<(Turn, Option<Pending>), ApiError> {
     let fields = Fields::new(body);
-    let names = ["max_completion_tokens"];
+    let names = ["max_completion_tokens", "max_tokens", "n_predict"];
     let mut params = params::read(fields, service, limits, tenant, &names)?;
     params.job.logprobs = logprobs;
     // Ollama knows no other forms than JSON.

@@ -48,7 +48,7 @@ pub(super) async fn running(State(app): State<Arc<App>>) -> Result<Json<Value>, 
 
 fn entries(service: &Service, mut add: impl FnMut(&mut Map<String, Value>)) -> Vec<Value> {
     let names = openai::models::names(&service.identity);
-    let entry = |name: &str| {
+    let entry = |name: &String| {
         let name = names::tagged(name);
         let mut entry = Map::from_iter([
             ("name".to_owned(), name.as_str().into()),
@@ -60,7 +60,7 @@ fn entries(service: &Service, mut add: impl FnMut(&mut Map<String, Value>)) -> V
         add(&mut entry);
         Value::Object(entry)
     };
-    names.map(entry).collect()
+    names.iter().map(entry).collect()
 }
 
 /// SHA-256 of the weights.
@@ -112,7 +112,7 @@ fn vram(plan: &Value) -> u64 {
 /// `POST /api/show`.
 pub(super) async fn show(State(app): State<Arc<App>>, body: Body) -> Result<Json<Value>, ApiError> {
     let service = app.service()?;
-    let body = body::receive(body, &app.limits).await?;
+    let body = body::receive(body, &app.limits()).await?;
     let object = body::parse(&body)?;
     let fields = Fields::new(&object);
     let model = names::wanted(fields, &service)?;

@@ -11,7 +11,7 @@ use crate::api::{App, body, error::ApiError, fields::Fields};
 /// Pulling the model that is served finds it there.
 pub(super) async fn pull(State(app): State<Arc<App>>, body: Body) -> Result<Json<Value>, ApiError> {
     let service = app.service()?;
-    let body = body::receive(body, &app.limits).await?;
+    let body = body::receive(body, &app.limits()).await?;
     let object = body::parse(&body)?;
     match names::wanted(Fields::new(&object), &service) {
         Ok(_) => Ok(Json(json!({"status": "success"}))),

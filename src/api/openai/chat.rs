@@ -49,7 +49,7 @@ pub(in crate::api) async fn create(
             let head = Head::new("chatcmpl", "chat.completion.chunk", &service.identity);
             let answer = Chunks::new(&head, readers, usage);
             let run = Run::submit(service, jobs, copies, "messages", answer, record)?;
-            run.stream(app.limits.keep_alive).await?
+            run.stream(app.limits().keep_alive).await?
         }
     };
     warn(&mut response, warnings);

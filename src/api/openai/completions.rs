@@ -5,7 +5,7 @@ mod answer;
 use std::sync::Arc;
 
 use axum::{Extension, body::Body, extract::State, response::Response};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use self::answer::{Chunks, Whole};
 use super::{
@@ -36,10 +36,13 @@ pub(in crate::api) async fn create(
 ) -> Result<Response, ApiError> {
     let service = app.service()?;
     service.work.generator()?;
-    let body = body::receive(body, &app.limits).await?;
+    let body = body::receive(body, &app.limits()).await?;
     let wanted = {
         let (app, service) = (Arc::clone(&app), Arc::clone(&service));
-        let parse = move |body: &[u8]| Wanted::parse(body, &service, &app.limits, tenant);
+        let parse = move |body: &[u8]| {
+            let body = app.with_defaults(body::parse(body)?);
+            Wanted::parse(&body, &service, &app.limits(), tenant)
+        };
         body::prepare(body, parse).await?
     };
     let head = Head::new("cmpl", "text_completion", &service.identity);
@@ -63,7 +66,7 @@ pub(in crate::api) async fn create(
         Delivery::Stream(usage) => {
             let answer = Chunks::new(&head, echo, usage);
             let run = Run::submit(service, jobs, copies, "prompt", answer, record)?;
-            run.stream(app.limits.keep_alive).await?
+            run.stream(app.limits().keep_alive).await?
         }
     };
     warn(&mut response, warnings);
@@ -83,13 +86,12 @@ struct Wanted {
 
 impl Wanted {
     fn parse(
-        body: &[u8],
+        object: &Map<String, Value>,
         service: &Service,
         limits: &Limits,
         tenant: Tenant,
     ) -> Result<Self, ApiError> {
-        let object = body::parse(body)?;
-        let fields = Fields::new(&object);
+        let fields = Fields::new(object);
         let vocab = &*service.vocab;
         let names = ["max_tokens", "max_completion_tokens", "n_predict"];
         let mut params = params::read(fields, service, limits, tenant, &names)?;

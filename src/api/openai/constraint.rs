@@ -195,6 +195,27 @@ fn grammar(text: String) -> Kind {
     }
 }
 
+/// The parameters of tools that shall be called as their schemas say or not at all. What is wrong with the tools
+/// themselves is found elsewhere.
+pub(in crate::api) fn strict_tools(fields: Fields<'_>) -> Vec<Pending> {
+    let tools = fields.get("tools").and_then(Value::as_array);
+    let mut strict = Vec::new();
+    for (at, tool) in tools.into_iter().flatten().enumerate() {
+        let function = &tool["function"];
+        if function["strict"] == true && function["parameters"].is_object() {
+            strict.push(Pending {
+                param: format!("tools[{at}].function.parameters"),
+                source: Source::from(Body::Json {
+                    schema: function["parameters"].clone(),
+                    strictness: Strictness::Strict,
+                }),
+                purpose: Purpose::Check,
+            });
+        }
+    }
+    strict
+}
+
 /// A constraint that the answer waits for.
 pub(in crate::api) struct Pending {
     pub(in crate::api) param: String,

@@ -80,13 +80,13 @@ pub(in crate::api) async fn create(
 ) -> Result<Json<Embeddings>, ApiError> {
     let service = app.service()?;
     let engine = service.work.embedder()?;
-    let body = body::receive(body, &app.limits).await?;
+    let body = body::receive(body, &app.limits()).await?;
     let (input, format) = {
         let (service, facts) = (Arc::clone(&service), engine.facts());
         body::prepare(body, move |body| parse(body, &service, facts)).await?
     };
     let name = input.namer();
-    let encoded = encode::run(&service, engine, &app.limits, input.texts, record, name).await?;
+    let encoded = encode::run(&service, engine, &app.limits(), input.texts, record, name).await?;
     let data = (0..).zip(encoded.outputs).map(|(index, output)| Embedding {
         object: "embedding",
         index,

@@ -43,11 +43,10 @@ struct Meta {
 /// The model's own name first: clients that choose for themselves take the first.
 pub(in crate::api) async fn list(State(app): State<Arc<App>>) -> Result<Json<List>, ApiError> {
     let service = app.service()?;
+    let names = names(&service.identity);
     Ok(Json(List {
         object: "list",
-        data: names(&service.identity)
-            .map(|name| model(name, &service))
-            .collect(),
+        data: names.iter().map(|name| model(name, &service)).collect(),
     }))
 }
 
@@ -65,8 +64,9 @@ pub(in crate::api) async fn one(
 
 /// Whether a request may call the served model `wanted`.
 pub(in crate::api) fn known(wanted: &str, identity: &Identity) -> Result<(), ApiError> {
-    let any = identity.aliases.iter().any(|alias| alias == "*");
-    if any || names(identity).any(|name| name == wanted) {
+    let aliases = identity.aliases.load();
+    let fits = |alias: &String| alias == "*" || alias == wanted;
+    if wanted == identity.model || aliases.iter().any(fits) {
         return Ok(());
     }
     Err(ApiError::UnknownModel {
@@ -75,11 +75,13 @@ pub(in crate::api) fn known(wanted: &str, identity: &Identity) -> Result<(), Api
     })
 }
 
-pub(in crate::api) fn names(identity: &Identity) -> impl Iterator<Item = &str> {
-    let aliases = identity.aliases.iter().filter(|alias| *alias != "*");
+pub(in crate::api) fn names(identity: &Identity) -> Vec<String> {
+    let aliases = identity.aliases.load();
+    let aliases = aliases.iter().filter(|alias| *alias != "*");
     std::iter::once(&identity.model)
         .chain(aliases)
-        .map(String::as_str)
+        .cloned()
+        .collect()
 }
 
 fn model(name: &str, service: &Service) -> Model {

@@ -2,11 +2,19 @@
 
 use serde_json::Value;
 
-use super::{models::known, sampling};
+use super::{
+    models::known,
+    sampling::{self, token},
+};
 use crate::{
-    api::{Service, auth::Tenant, error::ApiError, fields::Fields},
+    api::{
+        Service,
+        auth::Tenant,
+        error::ApiError,
+        fields::{Fields, as_i64},
+    },
     config::Limits,
-    engine::{Enough, Job},
+    engine::{Enough, Job, Token, model::Vocab},
 };
 
 /// Answers that one request may ask for, over all its prompts.
@@ -27,11 +35,9 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("n_keep", ""),
     ("n_probs", ""),
     ("post_sampling_probs", ""),
-    ("prediction", ""),
     ("response_fields", ""),
     ("return_tokens", ""),
     ("samplers", ""),
-    ("stop_token_ids", ""),
     ("suffix", ""),
     ("t_max_predict_ms", "-1"),
     ("use_beam_search", ""),
@@ -87,6 +93,8 @@ pub(in crate::api) fn read(
             grammar: None,
             stop: stop(fields)?,
             enough: Enough::default(),
+            stop_tokens: stop_tokens(fields, &*service.vocab)?,
+            prediction: prediction(fields, &*service.vocab)?,
             visible: Vec::new(),
             ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
             logprobs: None,
@@ -94,7 +102,7 @@ pub(in crate::api) fn read(
                 Some(false) => None,
                 Some(true) | None => Some(tenant.cache),
             },
-            key: tenant.key,
+            claimant: tenant.claimant,
             queue_wait: limits.queue_wait,
             deadline: limits.request,
         },
@@ -103,7 +111,7 @@ pub(in crate::api) fn read(
 
 impl Params {
     /// One job for every answer. Answers to one prompt differ in their seeds only, predictably.
-    pub(in crate::api) fn jobs(&self, prompts: Vec<Vec<crate::engine::Token>>) -> Vec<Job> {
+    pub(in crate::api) fn jobs(&self, prompts: Vec<Vec<Token>>) -> Vec<Job> {
         let copies = prompts
             .into_iter()
             .flat_map(|prompt| std::iter::repeat_n(prompt, self.n).zip(0_u32..));
@@ -189,6 +197,36 @@ fn stop(fields: Fields<'_>) -> Result<Vec<String>, ApiError> {
         Some(Value::Array(stops)) if stops.len() <= MOST_STOPS => stops.iter().map(one).collect(),
         Some(stop) => Ok(vec![one(stop)?]),
     }
+}
+
+fn stop_tokens(fields: Fields<'_>, vocab: &dyn Vocab) -> Result<Vec<Token>, ApiError> {
+    let name = "stop_token_ids";
+    let ids = fields.array(name)?.into_iter().flatten();
+    let id = |id: &Value| as_i64(id).and_then(|id| token(id, vocab));
+    let expected = format_args!("an array of token ids below {}", vocab.size());
+    ids.map(|value| id(value).ok_or_else(|| fields.wrong(name, expected)))
+        .collect()
+}
+
+/// `{"type": "content", "content": …}`: the text that the answer is thought to be.
+fn prediction(fields: Fields<'_>, vocab: &dyn Vocab) -> Result<Vec<Token>, ApiError> {
+    let Some(prediction) = fields.object("prediction")? else {
+        return Ok(Vec::new());
+    };
+    let prediction = Fields::within(prediction, "prediction.");
+    if prediction.text("type")? != Some("content") {
+        return Err(prediction.wrong("type", "\"content\""));
+    }
+    let wrong = || prediction.wrong("content", "a string or an array of parts of type text");
+    let text = match prediction.get("content") {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(parts)) => {
+            let texts = parts.iter().map(|part| part["text"].as_str());
+            texts.collect::<Option<String>>().ok_or_else(wrong)?
+        }
+        _ => return Err(wrong()),
+    };
+    Ok(vocab.tokenize(&text, false, false))
 }
 
 fn delivery(fields: Fields<'_>) -> Result<Delivery, ApiError> {

@@ -14,7 +14,7 @@ use super::{
     Encoded, Encoder, Facts, Job, Output, Reply, Submitted,
     turns::{self, Room, Turns},
 };
-use crate::engine::{Failed, Shared, Times, Token, model::DecodeError, queue::Completions};
+use crate::engine::{Done, Failed, Shared, Times, Token, model::DecodeError, queue::Completions};
 
 /// Nodes of a graph computed before the next look at who still waits.
 const NODES_BETWEEN_LOOKS: u32 = 16;
@@ -30,6 +30,7 @@ pub(super) struct Worker<M: Encoder> {
     active: VecDeque<Active>,
     /// Texts to read one by one, because a step with several failed: only the guilty job shall end.
     suspects: usize,
+    done: Done,
     completions: Completions,
     /// Jobs ended when [`Self::completions`] was last told, and when that was.
     told: (u32, Instant),
@@ -101,6 +102,7 @@ impl<M: Encoder> Worker<M> {
             waiting: VecDeque::new(),
             active: VecDeque::new(),
             suspects: 0,
+            done: Done::default(),
             completions: Completions::default(),
             told: (0, Instant::now()),
         }
@@ -213,8 +215,14 @@ impl<M: Encoder> Worker<M> {
             let mut readers = sharing().filter(|(_, count)| **count > 0);
             halt.is_cancelled() || readers.all(|(active, _)| active.is_given_up())
         };
+        let tokens: usize = texts.iter().map(|text| text.len()).sum();
+        let began = Instant::now();
         match self.encoder.encode(&texts, &abandoned) {
             Ok(outputs) => {
+                self.done.steps += 1;
+                self.done.prompt_tokens += tokens as u64;
+                self.done.prefill_tokens += tokens as u64;
+                self.done.prefill += began.elapsed();
                 self.suspects = self.suspects.saturating_sub(texts.len());
                 self.hand_out(&counts, next, outputs);
                 Ok(())
@@ -294,6 +302,7 @@ impl<M: Encoder> Worker<M> {
     fn publish(&mut self) {
         let running = u32::try_from(self.active.len()).unwrap_or(u32::MAX);
         self.shared.running.store(running, Ordering::Relaxed);
+        self.shared.tally.tell(&self.done);
         let ended = self.shared.ended.load(Ordering::Relaxed);
         let news = ended.wrapping_sub(self.told.0);
         if news > 0 {

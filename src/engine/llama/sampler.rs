@@ -13,6 +13,7 @@ use super::{
 };
 use crate::engine::{
     Grammar, Sampling, Token,
+    budget::Spending,
     model::{SampleError, Vocab},
 };
 
@@ -21,13 +22,14 @@ pub struct Sampler {
     /// Null when nothing changes the logits before a greedy choice.
     chain: Owned,
     rule: Option<Rule>,
+    spending: Option<Spending>,
     /// Tokens that must never be chosen, in rising order.
     forbidden: Vec<Token>,
     greedy: bool,
     /// Only so many of the most likely tokens can matter to the chain.
     shortlist: Option<usize>,
     /// The samplers point into its vocabulary.
-    _weights: Arc<Weights>,
+    weights: Arc<Weights>,
 }
 
 // SAFETY: the samplers belong to this alone, and llama.cpp's have no ties to the thread that made them; the vocabulary
@@ -68,10 +70,11 @@ impl Sampler {
             rule: grammar
                 .map(|grammar| Rule::new(weights, grammar))
                 .transpose()?,
+            spending: sampling.budget.clone().map(Spending::new),
             forbidden: forbidden(weights, sampling),
             greedy: sampling.is_greedy(),
             shortlist: shortlist(weights, sampling),
-            _weights: Arc::clone(weights),
+            weights: Arc::clone(weights),
         })
     }
 
@@ -89,6 +92,9 @@ impl Sampler {
         logits: &[f32],
         candidates: &mut Candidates,
     ) -> Result<Token, SampleError> {
+        if let Some(token) = self.spending.as_ref().and_then(Spending::forced) {
+            return self.accept(token);
+        }
         let mut token = self.pick(logits, candidates, Choice::Free)?;
         // Most free choices satisfy the rule; only a refused one pays for a mask of the vocabulary.
         if let Some(rule) = &mut self.rule
@@ -102,11 +108,24 @@ impl Sampler {
         {
             return Err(SampleError::NotFinite);
         }
+        self.accept(token)
+    }
+
+    fn accept(&mut self, token: Token) -> Result<Token, SampleError> {
         if let Some(rule) = &mut self.rule {
             rule.accept(token)?;
         }
+        self.spend(token);
         self.observe(token);
         Ok(token)
+    }
+
+    fn spend(&mut self, token: Token) {
+        if let Some(spending) = &mut self.spending {
+            let mut bytes = Vec::new();
+            self.weights.piece(token, true, &mut bytes);
+            spending.observe(token, &bytes);
+        }
     }
 
     /// Tokens that the rule leaves no choice about, accepted.
@@ -117,6 +136,7 @@ impl Sampler {
         let forbidden = &self.forbidden;
         let forced = rule.forced(most, |token| forbidden.binary_search(&token).is_err());
         for &token in &forced {
+            self.spend(token);
             self.observe(token);
         }
         forced

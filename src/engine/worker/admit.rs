@@ -160,7 +160,8 @@ impl<M: Model> Worker<M> {
             leader.borders.insert(place, follow.common);
         }
         let computed = self.slots[at].computed();
-        let lookup = self.tuning.lookup && cuts.anywhere && cuts.grid == 1;
+        let guesses = cuts.anywhere && cuts.grid == 1;
+        let lookup = self.tuning.lookup;
         let every = self.tuning.checkpoint_every;
         let vocab = self.model.vocab();
         let slot = &mut self.slots[at];
@@ -172,11 +173,15 @@ impl<M: Model> Worker<M> {
             active.borders = borders(&active.job.prompt, vocab, every);
             active.borders.retain(|&border| border > computed);
         }
-        if lookup && active.lookup.is_none() {
-            active.lookup = Some(Lookup::new(&active.tokens));
+        let guesses = guesses && (lookup || !active.job.prediction.is_empty());
+        if guesses && active.lookup.is_none() {
+            active.lookup = Some(Lookup::new(&active.job.prediction, &active.tokens));
         }
-        if follow.is_none() {
-            slot.begin();
+        if follow.is_none()
+            && let Some((cached, prompt)) = slot.begin()
+        {
+            self.done.cached_tokens += cached as u64;
+            self.done.prompt_tokens += prompt as u64;
         }
     }
 

@@ -1,6 +1,9 @@
 //! One step: plan, decode, sample, commit.
 
-use std::{cell::Cell, time::Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use super::{Dead, Worker};
 use crate::engine::{
@@ -62,8 +65,9 @@ impl<M: Model> Worker<M> {
                 let generating = self.rows.iter().all(|row| row.logits);
                 self.pace
                     .observe(self.rows.len(), began.elapsed(), generating);
-                self.steps += 1;
+                let prefill = self.prompt_rows(shares);
                 self.commit(shares);
+                self.count(prefill, began.elapsed());
                 Ok(true)
             }
             Err(DecodeError::Abandoned) => {
@@ -74,6 +78,29 @@ impl<M: Model> Worker<M> {
                 Ok(false)
             }
             Err(error) => self.recover(shares, &error).map(|()| false),
+        }
+    }
+
+    /// Rows of prompts among those of a batch that is not committed yet.
+    fn prompt_rows(&self, shares: &[Share]) -> usize {
+        let of_prompt = |share: &Share| {
+            let slot = &self.slots[share.sequence as usize];
+            let prompt = slot.active.as_ref().map_or(0, |it| it.job.prompt.len());
+            let left = prompt.saturating_sub(slot.computed());
+            left.min(share.tokens as usize)
+        };
+        shares.iter().map(of_prompt).sum()
+    }
+
+    /// A step is over, in which `prefill` rows were of prompts.
+    fn count(&mut self, prefill: usize, took: Duration) {
+        self.done.steps += 1;
+        self.done.prefill_tokens += prefill as u64;
+        if prefill > 0 {
+            self.done.prefill += took;
+        }
+        if prefill < self.rows.len() {
+            self.done.decode += took;
         }
     }
 
@@ -138,7 +165,7 @@ impl<M: Model> Worker<M> {
         let mut room = Room {
             batch: rows,
             beside_streams: rows,
-            oldest_first: self.steps % TURN_OF_THE_OLDEST == TURN_OF_THE_OLDEST - 1,
+            oldest_first: self.done.steps % TURN_OF_THE_OLDEST == TURN_OF_THE_OLDEST - 1,
         };
         let most = small(self.model.batch());
         while let Some(&suspect) = self.suspects.front() {
@@ -246,6 +273,8 @@ impl<M: Model> Worker<M> {
         if !guesses.is_empty() {
             active.drafts.made += small(guesses.len());
             active.drafts.accepted += small(hits);
+            self.done.accepted_tokens += hits as u64;
+            self.done.rejected_tokens += (guesses.len() - hits) as u64;
             let length = active.tokens.len();
             if let Some(lookup) = &mut active.lookup {
                 lookup.learn(guesses.len(), hits, length);
@@ -254,6 +283,7 @@ impl<M: Model> Worker<M> {
         let mut ended = false;
         for (place, sampled) in tokens.iter().enumerate() {
             ended = slot.take(sampled, self.model.vocab(), context);
+            self.done.generated_tokens += 1;
             if ended {
                 break;
             }
@@ -295,6 +325,7 @@ impl<M: Model> Worker<M> {
                 token,
                 scores: None,
             };
+            self.done.generated_tokens += 1;
             if slot.take(&sampled, self.model.vocab(), context) {
                 break;
             }

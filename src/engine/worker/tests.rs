@@ -13,8 +13,8 @@ use std::{
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::engine::{
-    self, Busy, Engine, Enough, Event, Failed, Finish, Finished, Gbnf, Grammar, Job, Refused,
-    Sampling, Tuning,
+    self, Busy, Claimant, Engine, Enough, Event, Failed, Finish, Finished, Gbnf, Grammar, Job,
+    Refused, Sampling, Tuning,
     fake::{Fake, FakeVocab, Fault},
     model::{DecodeError, Row, Vocab},
 };
@@ -33,10 +33,12 @@ fn job(prompt: &str) -> Job {
         stop: Vec::new(),
         enough: Enough::default(),
         visible: Vec::new(),
+        stop_tokens: Vec::new(),
+        prediction: Vec::new(),
         ignore_eos: false,
         logprobs: None,
         tenant: Some(0),
-        key: 0,
+        claimant: Claimant::default(),
         queue_wait: LONG,
         deadline: LONG,
     }

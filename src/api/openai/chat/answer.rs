@@ -30,6 +30,15 @@ struct FirstDelta {
     content: &'static str,
 }
 
+/// Clients look for reasoning under one name or the other.
+#[derive(Serialize)]
+struct Said<'a> {
+    #[serde(flatten)]
+    delta: &'a Delta,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning: Option<&'a str>,
+}
+
 impl Chunks {
     pub(super) fn new(head: &Head, readers: Vec<Reader>, usage: StreamUsage) -> Self {
         let mut opening = b"data: ".to_vec();
@@ -76,7 +85,9 @@ impl Chunks {
 
     fn parts(&self, choice: usize, parts: &[Part], so_far: Usage, out: &mut Vec<u8>) {
         for Part { delta, scored } in parts {
-            self.begin_chunk(out, choice, delta, scored, None);
+            let reasoning = delta.reasoning_content.as_deref();
+            let said = Said { delta, reasoning };
+            self.begin_chunk(out, choice, &said, scored, None);
             self.end_chunk(so_far, out);
         }
     }
@@ -186,7 +197,9 @@ fn body(message: &Message) -> Value {
         "refusal": null,
     });
     if !message.reasoning.is_empty() {
+        // Clients look for one or the other.
         body["reasoning_content"] = message.reasoning.as_str().into();
+        body["reasoning"] = message.reasoning.as_str().into();
     }
     if !message.tool_calls.is_empty() {
         let call = |call: &ToolCallDelta| {

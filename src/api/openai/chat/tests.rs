@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::answer::{Chunks, Whole};
 use crate::{
     api::{
-        Identity,
+        Aliases, Identity,
         openai::{params::StreamUsage, wire::Head},
         reply::Wording,
         turn::Reader,
@@ -31,7 +31,7 @@ fn reader() -> Reader {
 fn head() -> Head {
     let identity = Identity {
         model: "m".to_owned(),
-        aliases: Vec::new(),
+        aliases: Aliases::default(),
         created: 0,
         fingerprint: "fp".to_owned(),
         version: Value::Null,
@@ -74,7 +74,7 @@ fn a_whole_answer_has_reasoning_content_and_calls_apart() {
         assert!(!call["id"].as_str().unwrap().is_empty());
         call["id"] = "ID".into();
     }
-    insta::assert_snapshot!(choice, @r#"{"index":0,"message":{"role":"assistant","content":"On it.\n","refusal":null,"reasoning_content":"hm\n","tool_calls":[{"id":"ID","type":"function","function":{"name":"f","arguments":"{\"a\": 1}"}},{"id":"ID","type":"function","function":{"name":"f","arguments":"{\"a\": 2}"}}]},"logprobs":null,"finish_reason":"tool_calls"}"#);
+    insta::assert_snapshot!(choice, @r#"{"index":0,"message":{"role":"assistant","content":"On it.\n","refusal":null,"reasoning_content":"hm\n","reasoning":"hm\n","tool_calls":[{"id":"ID","type":"function","function":{"name":"f","arguments":"{\"a\": 1}"}},{"id":"ID","type":"function","function":{"name":"f","arguments":"{\"a\": 2}"}}]},"logprobs":null,"finish_reason":"tool_calls"}"#);
     let reasoning = &answer["usage"]["completion_tokens_details"]["reasoning_tokens"];
     assert!((1..10).contains(&reasoning.as_u64().unwrap()));
 }

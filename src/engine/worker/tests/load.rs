@@ -110,7 +110,10 @@ proptest! {
             let prompt = format!("{}{}\n", "shared prefix\n".repeat(client.prefix), client.line);
             let job = Job {
                 tenant: client.tenant,
-                key: client.key,
+                claimant: Claimant {
+                    key: client.key,
+                    ..Claimant::default()
+                },
                 max_tokens: client.max_tokens,
                 ..job(&prompt)
             };

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, atomic::AtomicUsize, mpsc};
 
 use super::*;
-use crate::engine::fake::TOOL;
+use crate::engine::{Done, fake::TOOL};
 
 /// The batches that a model was given, each as its rows' sequences and positions.
 type Batches = Arc<Mutex<Vec<Vec<(u32, u32)>>>>;
@@ -195,7 +195,13 @@ fn reproducible_means_alone_and_on_the_grid() {
 #[test]
 fn every_key_has_its_turn_however_many_another_has_waiting() {
     let (engine, _thread, open) = gated(1, 64);
-    let ask = |key| Job { key, ..job("a\n") };
+    let ask = |key| Job {
+        claimant: Claimant {
+            key,
+            ..Claimant::default()
+        },
+        ..job("a\n")
+    };
     let first: Vec<_> = (0..10).map(|_| engine.submit(ask(1)).unwrap()).collect();
     let mut late = engine.submit(ask(2)).unwrap();
     open.send(()).unwrap();
@@ -233,5 +239,45 @@ fn what_was_said_before_is_guessed_and_the_answer_stays_the_same() {
     assert!(
         usage.accepted_tokens as usize + steps >= line.len(),
         "{usage:?}, {steps} steps"
+    );
+}
+
+#[test]
+fn what_the_engine_says_it_did_is_what_its_answers_add_up_to() {
+    let lookup = Tuning {
+        lookup: true,
+        ..tuning()
+    };
+    let (fake, batches) = watched(Fake::new(2, 1024));
+    let (engine, _thread) = start_tuned(lookup, fake);
+    let mut sum = Done::default();
+    for line in ["again and again and again", "again and again and then not"] {
+        let usage = ask(&engine, job(&format!("{line}\n"))).1.unwrap().usage;
+        sum.prompt_tokens += u64::from(usage.prompt_tokens);
+        sum.cached_tokens += u64::from(usage.cached_tokens);
+        sum.generated_tokens += u64::from(usage.completion_tokens);
+        sum.accepted_tokens += u64::from(usage.accepted_tokens);
+        sum.rejected_tokens += u64::from(usage.rejected_tokens);
+    }
+    sum.prefill_tokens = sum.prompt_tokens - sum.cached_tokens;
+    sum.steps = batches.lock().unwrap().len() as u64;
+    // The last step is told after its answer.
+    while engine.watch().done().steps < sum.steps {
+        std::thread::yield_now();
+    }
+    let done = engine.watch().done();
+    assert!(
+        done.cached_tokens > 0 && done.prefill > Duration::ZERO && done.decode > Duration::ZERO
+    );
+    let Done {
+        prefill, decode, ..
+    } = done;
+    assert_eq!(
+        done,
+        Done {
+            prefill,
+            decode,
+            ..sum
+        }
     );
 }
