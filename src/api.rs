@@ -9,6 +9,7 @@ mod fields;
 mod health;
 mod metrics;
 mod native;
+mod ollama;
 mod openai;
 mod openapi;
 mod page;
@@ -50,7 +51,10 @@ pub use self::{
 use self::{auth::Keys, error::ApiError, status::Board};
 use crate::{
     config::{Limits, Origins, Share},
-    engine::{constrain::Constraints, model::Vocab},
+    engine::{
+        constrain::Constraints,
+        model::{About, Vocab},
+    },
     gpu::Gpus,
     metrics::Metrics,
 };
@@ -75,6 +79,7 @@ pub struct Service {
     /// JSON schemas and grammars, compiled for the model's vocabulary.
     pub constraints: Arc<Constraints>,
     pub identity: Identity,
+    pub about: About,
     /// What lies where, as [`report::json`] tells it; null when no plan was made.
     ///
     /// [`report::json`]: crate::report::json
@@ -222,8 +227,6 @@ fn router(app: Arc<App>) -> Router {
         .route("/v1/completions", post(openai::completions::create))
         .merge(openai::responses::routes())
         .route("/v1/embeddings", post(openai::embeddings::create))
-        .route("/embedding", post(native::embedding))
-        .route("/embeddings", post(native::embedding))
         .route("/v1/rerank", post(rerank::create))
         .route("/v1/reranking", post(rerank::create))
         .route("/rerank", post(rerank::create))
@@ -235,6 +238,9 @@ fn router(app: Arc<App>) -> Router {
             Arc::clone(&app),
             tape::record,
         ))
+        // What these answer is not recorded: replay reads OpenAI's shapes.
+        .merge(native::routes())
+        .merge(ollama::routes())
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             early::receive,
@@ -249,6 +255,7 @@ fn router(app: Arc<App>) -> Router {
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::wrong_method)
         .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::from_fn(ollama::own_words))
         .layer(cors(&app))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&app),

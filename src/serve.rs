@@ -197,6 +197,7 @@ impl Life {
             .await
             .map_or_else(|_| Gpus::default(), Result::unwrap_or_default);
         tokio::spawn(log_gpus(gpus.clone()));
+        let about = loaded.weights.about();
         let vocab: Arc<dyn Vocab> = loaded.weights;
         let constraints = Constraints::new(Arc::clone(&vocab));
         // Beside the first requests, which need not wait for it.
@@ -206,6 +207,7 @@ impl Life {
             vocab,
             constraints,
             identity,
+            about,
             plan: loaded.placement,
             gpus,
         });

@@ -1,4 +1,4 @@
-//! OpenAI's own Python client against the real binary with the real small model.
+//! OpenAI's and Ollama's own Python clients against the real binary with the real small model.
 
 #[path = "support/encoders.rs"]
 mod encoders;
@@ -68,4 +68,19 @@ fn the_openai_client_embeds() {
     let server = Server::start_file(&file, &["engine.context = 512"]);
     let name = name.to_str().expect("a plain name");
     run("clients/test_embeddings.py", &server, &[("MODEL", name)]);
+}
+
+#[test]
+fn ollamas_client_finds_what_it_relies_on() {
+    let server = Server::start(&["engine = {context = 1024, parallel = 2}"]);
+    run("clients/test_ollama.py", &server, &[]);
+}
+
+#[test]
+fn ollamas_client_embeds() {
+    let file = encoders::model("minilm");
+    let name = file.file_stem().expect("a name").to_owned();
+    let server = Server::start_file(&file, &["engine.context = 512"]);
+    let name = name.to_str().expect("a plain name");
+    run("clients/test_ollama_embed.py", &server, &[("MODEL", name)]);
 }

@@ -76,6 +76,8 @@ pub(crate) enum ApiError {
     },
     #[error("the server is busy: no sequence became free within {0:?}")]
     QueueWait(Duration),
+    #[error("no sequence is free")]
+    NoFreeSequence,
     #[error(
         "the server is busy: {0} requests of this key are waiting already, which is its share of the queue"
     )]
@@ -198,6 +200,16 @@ impl ApiError {
             Self::QueueWait(_) => busy("queue_timeout"),
             Self::Share(_) => busy("queue_share_full"),
             Self::Compilers(_) => busy("compilers_busy"),
+            // llama-server's health checks look for this status.
+            Self::NoFreeSequence => {
+                let code = "no_slot_available";
+                (
+                    S::SERVICE_UNAVAILABLE,
+                    "unavailable_error",
+                    Some(code),
+                    After(SECOND),
+                )
+            }
             Self::Loading => {
                 let code = "model_loading";
                 (

@@ -10,6 +10,8 @@ mod health;
 mod life;
 mod metrics;
 mod models;
+mod native;
+mod ollama;
 mod openapi;
 mod property;
 mod props;

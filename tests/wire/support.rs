@@ -23,7 +23,7 @@ use llm_server::{
         constrain::Constraints,
         embed::{self, Encoder, Pairing, fake::FakeEncoder},
         fake::{Fake, FakeVocab, Fault},
-        model::Vocab,
+        model::{About, Fim, Vocab},
         task::Pooling,
     },
     gpu::Gpus,
@@ -49,6 +49,9 @@ pub(crate) struct Setup {
     pub(crate) plan: Value,
     /// Of chats, in Jinja.
     pub(crate) template: &'static str,
+    /// What marks a gap in the vocabulary.
+    pub(crate) fim: Fim,
+    pub(crate) about: About,
 }
 
 impl Default for Setup {
@@ -62,6 +65,8 @@ impl Default for Setup {
             aliases: Vec::new(),
             plan: Value::Null,
             template: TEMPLATE,
+            fim: Fim::default(),
+            about: About::default(),
             limits: Limits {
                 queue: 4,
                 max_tokens: None,
@@ -95,6 +100,8 @@ impl Setup {
             limits,
             plan,
             template,
+            fim,
+            about,
         } = self;
         let built = engine::start(
             engine::Tuning {
@@ -108,7 +115,7 @@ impl Setup {
             engine: engine.clone(),
             chat: Chat::from_template(template, "", "").unwrap(),
         };
-        let (router, stage) = routed(work, aliases, plan, limits, (keys, origins));
+        let (router, stage) = routed(work, (fim, about), aliases, plan, limits, (keys, origins));
         Server {
             router,
             stage,
@@ -125,6 +132,8 @@ impl Setup {
             aliases,
             limits,
             plan,
+            fim,
+            about,
             ..
         } = self;
         let pooling = encoder.facts().pooling;
@@ -143,7 +152,7 @@ impl Setup {
             },
             _ => Work::Embed { engine },
         };
-        let (router, stage) = routed(work, aliases, plan, limits, (keys, origins));
+        let (router, stage) = routed(work, (fim, about), aliases, plan, limits, (keys, origins));
         Reader {
             router,
             stage,
@@ -154,6 +163,7 @@ impl Setup {
 
 fn routed(
     work: Work,
+    (fim, about): (Fim, About),
     aliases: Vec<String>,
     plan: Value,
     limits: Limits,
@@ -161,8 +171,8 @@ fn routed(
 ) -> (Router, watch::Sender<Stage>) {
     let service = Service {
         work,
-        vocab: Arc::new(Trap),
-        constraints: Constraints::new(Arc::new(Trap)),
+        vocab: Arc::new(Trap(fim)),
+        constraints: Constraints::new(Arc::new(Trap(fim))),
         identity: Identity {
             model: "org/fake".to_owned(),
             aliases: Arc::new(Arc::new(aliases.clone()).into()),
@@ -170,6 +180,7 @@ fn routed(
             fingerprint: "fp_test".to_owned(),
             version: json!({"version": "0.0.0"}),
         },
+        about,
         plan,
         gpus: Gpus::default(),
     };
@@ -219,7 +230,7 @@ impl Reader {
 }
 
 /// The fake model's vocabulary, which panics on one text: a bug that tests can call up.
-struct Trap;
+struct Trap(Fim);
 
 pub(crate) const PANIC: &str = "panic!";
 
@@ -240,6 +251,10 @@ impl Vocab for Trap {
 
     fn is_eog(&self, token: Token) -> bool {
         FakeVocab.is_eog(token)
+    }
+
+    fn fim(&self) -> Fim {
+        self.0
     }
 }
 
