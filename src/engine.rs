@@ -44,8 +44,8 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-pub use enough::Enough;
 pub use budget::Budget;
+pub use enough::Enough;
 pub use pulse::Pulse;
 use reply::Place;
 pub(crate) use reply::Reply;

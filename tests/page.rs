@@ -122,7 +122,13 @@ fn a_server_without_a_model_says_why_there_is_none() {
             }
         });
     };
-    let surface = Surface::new(seen, "a-model-that-loads", settings, None, Early::TurnedAway);
+    let surface = Surface::new(
+        seen,
+        "a-model-that-loads",
+        settings,
+        None,
+        Early::TurnedAway,
+    );
     let router = surface.router().route("/go-on", post(go_on));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.set_nonblocking(true).expect("a socket");
