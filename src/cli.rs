@@ -1,10 +1,11 @@
-//! The command line: `serve · check · plan · schema · models · generate · bench · replay · version · completions`.
+//! The command line: `serve · check · plan · schema · models · generate · bench · replay · version · completions · man`.
 
 pub mod bench;
 pub mod check;
 pub mod completions;
 pub mod configured;
 pub mod generate;
+pub mod man;
 pub mod models;
 pub mod plan;
 pub mod replay;
@@ -95,6 +96,7 @@ enum Command {
     Replay(replay::Args),
     Version(version::Args),
     Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// Runs the command line of this process.
@@ -114,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }
 
