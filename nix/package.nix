@@ -96,9 +96,7 @@ let
       runHook postInstallCheck
     '';
 
-    passthru = {
-      inherit engine plugin;
-    };
+    passthru = { inherit engine; };
 
     meta = {
       inherit (package) description;

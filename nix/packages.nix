@@ -15,11 +15,7 @@ let
         "9.0"
         "12.0"
       ];
-      allowUnfreePredicate =
-        package:
-        lib.all (licence: licence.free || lib.hasInfix "CUDA" licence.shortName) (
-          lib.toList package.meta.license
-        );
+      allowUnfreePredicate = withCuda._cuda.lib.allowUnfreeCudaPredicate;
     };
   };
 in
