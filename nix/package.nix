@@ -1,10 +1,10 @@
-# The server: one program, the engine's libraries, one plugin for each kind of CPU, and CUDA's if asked for.
+# The server: one program, the engine's libraries, a plugin for each kind of CPU, and CUDA's if asked for.
 {
   lib,
   stdenv,
   rustPlatform,
   callPackage,
-  runCommand,
+  runCommandCC,
   cmake ? null,
   config ? { },
   cudaSupport ? config.cudaSupport or false,
@@ -20,11 +20,21 @@ let
   engine = lib.findFirst (one: one.name == "llama-cpp-sys-2") null (lib.importTOML lockFile).package;
   engineCrate = "${cargoDeps}/llama-cpp-sys-2-${engine.version}";
 
+  meta = {
+    inherit (package) description;
+    license = [
+      lib.licenses.mit
+      lib.licenses.asl20
+    ];
+    mainProgram = package.name;
+    platforms = lib.platforms.linux;
+  };
+
+  # All that takes minutes. Documents, units, benchmarks and this folder do not cause it to be done again.
   program = rustPlatform.buildRustPackage {
     pname = package.name;
     inherit (package) version;
 
-    # Documents, benchmarks and this folder cause no rebuild.
     src = lib.fileset.toSource {
       root = ../.;
       fileset = lib.fileset.unions [
@@ -34,7 +44,6 @@ let
         ../config.ncl
         ../models.lock
         ../src
-        (lib.fileset.maybeMissing ../contrib)
       ];
     };
 
@@ -60,8 +69,8 @@ let
       export RUSTFLAGS="''${RUSTFLAGS:-} --remap-path-prefix=$NIX_BUILD_TOP=."
     '';
 
-    # They need the network, a Python client and minutes of the CPU: `.ci/run` runs them. What the package
-    # itself must be is checked below and in nix/tests.
+    # The tests need the network, a Python client and minutes of the CPU: `.ci/run` runs them. What the
+    # package itself must be is checked below and in nix/tests.
     doCheck = false;
 
     postInstall = ''
@@ -70,9 +79,6 @@ let
       built=$(dirname "$(find target -type d -path '*release/backends' -print -quit)")
       install -Dm755 -t "$out/lib/llm-server" "$built"/lib/lib{ggml,ggml-base,llama,llama-common}.so.[0-9]
       install -Dm755 -t "$out/lib/llm-server/backends" "$built"/backends/*.so
-      if [ -d contrib/systemd ]; then
-        install -Dm644 -t "$out/lib/systemd/system" contrib/systemd/*.{service,socket}
-      fi
     ''
     + lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
       server=$out/bin/${package.name}
@@ -89,24 +95,7 @@ let
       fi
     '';
 
-    doInstallCheck = stdenv.buildPlatform.canExecute stdenv.hostPlatform;
-    installCheckPhase = ''
-      runHook preInstallCheck
-      bash ${./inspect.sh} "$out"
-      runHook postInstallCheck
-    '';
-
-    passthru = { inherit engine; };
-
-    meta = {
-      inherit (package) description;
-      license = [
-        lib.licenses.mit
-        lib.licenses.asl20
-      ];
-      mainProgram = package.name;
-      platforms = lib.platforms.linux;
-    };
+    inherit meta;
   };
 
   plugin = callPackage ./cuda.nix {
@@ -114,23 +103,34 @@ let
     engineVersion = engine.version;
     architectures = cudaArchitectures;
   };
+  units = ../contrib/systemd;
 in
-if !cudaSupport then
-  program
-else
-  # The same bytes as without CUDA, and one plugin more beside them.
-  runCommand "${package.name}-cuda-${package.version}"
-    {
-      inherit (package) version;
-      passthru = {
-        inherit engine plugin;
-      };
-      meta = program.meta // {
-        description = "${package.description} (with CUDA)";
-      };
+# The program, and what is laid beside it without compiling anything: units for distributions other than NixOS, and
+# CUDA's plugin. So the program has the same bytes with CUDA and without.
+runCommandCC "${package.name}${lib.optionalString cudaSupport "-cuda"}-${package.version}"
+  {
+    pname = package.name;
+    inherit (package) version;
+    passthru = {
+      inherit engine program;
     }
+    // lib.optionalAttrs cudaSupport { inherit plugin; };
+    inherit meta;
+  }
+  (
     ''
       cp -r ${program} "$out"
       chmod -R u+w "$out"
+    ''
+    + lib.optionalString (lib.pathExists units) ''
+      install -Dm644 -t "$out/lib/systemd/system" ${units}/*.service ${units}/*.socket
+      install -Dm644 -t "$out/share/doc/${package.name}" ${units}/*.conf
+      sed -i "s|/usr/bin/${package.name}|$out/bin/${package.name}|" "$out"/lib/systemd/system/* "$out/share/doc/${package.name}"/*
+    ''
+    + lib.optionalString cudaSupport ''
       ln -s ${plugin}/lib/* "$out/lib/llm-server/backends"
     ''
+    + lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
+      bash ${./inspect.sh} "$out"
+    ''
+  )
