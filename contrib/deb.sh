@@ -35,9 +35,10 @@ gzip -9n "$share"/man/man1/*
 
 # What it needs of the system, by the libraries that it names and that are not its own.
 needs=$(
-    mkdir -p "$root/debian" && cd "$root" && printf 'Source: llm-server\n\nPackage: llm-server\n' > debian/control
+    mkdir -p "$root/debian" && cd "$root" && printf 'Source: llm-server\n\nPackage: llm-server\nArchitecture: any\n' > debian/control
     dpkg-shlibdeps -O --ignore-missing-info -l"$root/usr/lib/llm-server" \
-        usr/bin/llm-server usr/lib/llm-server/*.so.* usr/lib/llm-server/backends/libggml-cpu-*.so 2>/dev/null |
+        usr/bin/llm-server usr/lib/llm-server/*.so.* usr/lib/llm-server/backends/libggml-cpu-*.so \
+        2> >(grep -v warning: >&2) |
         sed -n 's/^shlibs:Depends=//p'
 )
 rm -rf "$root/debian"

@@ -6,7 +6,7 @@
   ...
 }:
 let
-  # The server itself is 60 MB; the rest is the C and C++ runtime.
+  # The server itself is 65 MB; the rest is the C and C++ runtime.
   most_mb = 200;
   unwanted = [
     "cargo-vendor-dir"
