@@ -54,7 +54,7 @@ impl Served<'_> {
 
 /// The part of the version that holds for every configuration.
 pub(crate) fn built(build: &Build) -> Value {
-    let mut built = json!({
+    let mut version = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "llama_cpp": build.llama_cpp,
         "ggml": build.ggml,
@@ -64,9 +64,9 @@ pub(crate) fn built(build: &Build) -> Value {
         "devices": build.devices,
     });
     if let Some(cuda) = &build.cuda {
-        built["cuda"] = json!(cuda);
+        version["cuda"] = json!(cuda);
     }
-    built
+    version
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -149,7 +149,7 @@ pub struct Build {
 pub struct Cuda {
     /// Of the CUDA toolkit, such as `12.9`.
     pub version: String,
-    /// As CMake names them, such as `90a-real`.
+    /// As `CMake` names them, such as `90a-real`.
     pub architectures: Vec<String>,
 }
 
