@@ -1,4 +1,4 @@
-//! The command line: `serve · check · plan · doctor · schema · models · generate · bench · replay · version · completions`.
+//! The command line: `serve · check · plan · doctor · schema · models · generate · bench · replay · version · completions · man`.
 
 pub mod bench;
 pub mod check;
@@ -6,6 +6,7 @@ pub mod completions;
 pub mod configured;
 pub mod doctor;
 pub mod generate;
+pub mod man;
 pub mod models;
 pub mod plan;
 pub mod replay;
@@ -97,6 +98,7 @@ enum Command {
     Replay(replay::Args),
     Version(version::Args),
     Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// Runs the command line of this process.
@@ -117,6 +119,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }
 

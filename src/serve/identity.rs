@@ -54,7 +54,7 @@ impl Served<'_> {
 
 /// The part of the version that holds for every configuration.
 pub(crate) fn built(build: &Build) -> Value {
-    json!({
+    let mut version = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "llama_cpp": build.llama_cpp,
         "ggml": build.ggml,
@@ -62,7 +62,11 @@ pub(crate) fn built(build: &Build) -> Value {
         "backends": build.backends,
         "cpu_features": build.cpu_features,
         "devices": build.devices,
-    })
+    });
+    if let Some(cuda) = &build.cuda {
+        version["cuda"] = json!(cuda);
+    }
+    version
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -87,6 +91,7 @@ mod tests {
             backends: vec!["CPU".into()],
             devices: vec!["CPU".into()],
             cpu_features: vec!["AVX2".into()],
+            cuda: None,
         }
     }
 
