@@ -6,6 +6,7 @@ mod encode;
 mod error;
 mod fields;
 mod health;
+mod images;
 mod native;
 mod openai;
 mod props;

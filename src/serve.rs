@@ -9,6 +9,8 @@ pub(crate) mod load;
 mod loading;
 pub(crate) mod locate;
 mod signals;
+pub(crate) mod trial;
+pub(crate) mod vision;
 
 use std::{
     io,
@@ -29,11 +31,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::{http::Http, identity::Served, loading::Loading};
+use self::{http::Http, identity::Served, loading::Loading, locate::Proved};
 pub use self::{
     listen::ListenError,
     load::LoadFailure,
-    locate::{Absent, LocateError, Origin},
+    locate::{Absent, LocateError, Origin, Origins},
 };
 use crate::{
     api::{self, Identity, Service, Settings, Stage},
@@ -79,7 +81,7 @@ pub enum Failure {
 /// Serves until SIGTERM or SIGINT, then drains; `Ok` is a clean stop.
 ///
 /// When this returns, a thread of the engine may still run: leave the process by `_exit`.
-pub fn run(config: Config, origin: Origin) -> Result<(), Failure> {
+pub fn run(config: Config, origins: Origins) -> Result<(), Failure> {
     let template = files::template(&config)?;
     let settings = Settings {
         limits: config.limits.clone(),
@@ -100,12 +102,12 @@ pub fn run(config: Config, origin: Origin) -> Result<(), Failure> {
     };
     last_words::prepare(runtime.handle().clone(), stage.clone(), http.finish())?;
     for address in &addresses {
-        info!(%address, model = origin.name(), "listening");
+        info!(%address, model = origins.model.name(), "listening");
     }
     let life = Life {
         addresses: addresses.join(" "),
         config,
-        origin,
+        origins,
         template,
         stage,
         stop,
@@ -119,7 +121,7 @@ pub fn run(config: Config, origin: Origin) -> Result<(), Failure> {
 struct Life {
     addresses: String,
     config: Config,
-    origin: Origin,
+    origins: Origins,
     template: Option<String>,
     stage: watch::Sender<Stage>,
     stop: CancellationToken,
@@ -132,18 +134,18 @@ impl Life {
         // Beside the load: the driver may take a while to wake up.
         let gpus = task::spawn_blocking(Gpus::open);
         let loading = Loading {
-            origin: self.origin.clone(),
+            origins: self.origins.clone(),
             config: self.config.clone(),
             template: self.template.clone(),
             addresses: self.addresses.clone(),
             stage: self.stage.clone(),
             stop: self.stop.clone(),
         };
-        let Some((located, loaded)) = loading.run().await? else {
+        let Some((proved, loaded)) = loading.run().await? else {
             info!("stopped while loading");
             return Ok(());
         };
-        let identity = self.identity(&located.sha256.to_string());
+        let identity = self.identity(&proved);
         let ended = join_elsewhere(loaded.thread)?;
         let engine = loaded.work.watch();
         info!(
@@ -231,17 +233,20 @@ impl Life {
         let _ = timeout(TURN_AWAY, self.http.turned_away()).await;
     }
 
-    fn identity(&self, weights_sha256: &str) -> Identity {
+    fn identity(&self, proved: &Proved) -> Identity {
         let build = llama::build();
+        let weights = proved.model.sha256.to_string();
+        let projector = proved.projector.as_ref().map(|located| located.sha256.to_string());
         let served = Served {
             build: &build,
-            name: self.origin.name(),
+            name: self.origins.model.name(),
             engine: &self.config.engine,
-            weights_sha256,
+            weights_sha256: &weights,
+            projector_sha256: projector.as_deref(),
             template: self.template.as_deref(),
         };
         Identity {
-            model: self.origin.name().to_owned(),
+            model: self.origins.model.name().to_owned(),
             aliases: self.config.model.aliases.clone(),
             created: SystemTime::now()
                 .duration_since(SystemTime::UNIX_EPOCH)
@@ -297,13 +302,16 @@ fn runtime() -> io::Result<Runtime> {
 }
 
 /// What `GET /version` would answer under this configuration. After [`llama::init`].
-pub fn version(config: &Config, origin: &Origin) -> Result<Value, Failure> {
+pub fn version(config: &Config, origins: &Origins) -> Result<Value, Failure> {
     let template = files::template(config)?;
+    let projector = origins.projector.as_ref().map(Origin::sha256).transpose()?;
+    let projector = projector.map(|sha256| sha256.to_string());
     Ok(Served {
         build: &llama::build(),
-        name: origin.name(),
+        name: origins.model.name(),
         engine: &config.engine,
-        weights_sha256: &origin.sha256()?.to_string(),
+        weights_sha256: &origins.model.sha256()?.to_string(),
+        projector_sha256: projector.as_deref(),
         template: template.as_deref(),
     }
     .version())

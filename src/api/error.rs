@@ -71,6 +71,8 @@ pub(crate) enum ApiError {
     QueueWait(Duration),
     #[error("the server is busy: no JSON schema or grammar could be compiled within {0:?}")]
     Compilers(Duration),
+    #[error("the server is busy: no image could be looked at within {0:?}")]
+    Images(Duration),
     // Launchers compare this text.
     #[error("Loading model")]
     Loading,
@@ -173,6 +175,15 @@ impl ApiError {
             }
             Self::QueueWait(_) => {
                 let code = "queue_timeout";
+                (
+                    S::TOO_MANY_REQUESTS,
+                    "rate_limit_error",
+                    Some(code),
+                    After(SECOND),
+                )
+            }
+            Self::Images(_) => {
+                let code = "images_busy";
                 (
                     S::TOO_MANY_REQUESTS,
                     "rate_limit_error",

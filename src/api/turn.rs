@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use serde_json::{Map, Value};
+use tokio::task::spawn_blocking;
 
 pub(super) use self::{
     message::Message,
@@ -18,6 +19,7 @@ use super::{
     body,
     error::ApiError,
     fields::Fields,
+    images::{self, Images},
     openai::{
         constraint::{self, Form, Kind, Pending, Purpose},
         params::{self, Delivery},
@@ -52,13 +54,32 @@ pub(super) async fn receive<T: Send + 'static>(
 ) -> Result<(Turn, T), ApiError> {
     service.work.generator()?;
     let body = body::receive(body, &app.limits).await?;
-    let ((mut turn, pending), kept) = {
+    let (read, kept) = {
         let (app, service) = (Arc::clone(app), Arc::clone(service));
         let parse = move |body: &[u8]| {
-            let (body, kept) = translate(body::parse(body)?, &service)?;
-            Ok((Turn::parse(body, &service, &app.limits, tenant)?, kept))
+            let (mut body, kept) = translate(body::parse(body)?, &service)?;
+            let images = Images::take(&mut body, service.work.vision(), &app.limits)?;
+            let read = if images.is_empty() {
+                let images = images::Ready::none();
+                Read::Text(Turn::parse(body, &images, &service, &app.limits, tenant)?)
+            } else {
+                Read::Images(body, images)
+            };
+            Ok((read, kept))
         };
         body::prepare(body, parse).await?
+    };
+    let (mut turn, pending) = match (read, service.work.vision()) {
+        (Read::Images(body, images), Some(vision)) => {
+            let images = images.see(vision, tenant.cache, &app.limits).await?;
+            let (app, service) = (Arc::clone(app), Arc::clone(service));
+            let parse = move || Turn::parse(body, &images, &service, &app.limits, tenant);
+            spawn_blocking(parse)
+                .await
+                .map_err(|error| ApiError::Internal(error.to_string()))??
+        }
+        (Read::Images(..), None) => return Err(ApiError::Internal("no projector".to_owned())),
+        (Read::Text(turn), _) => turn,
     };
     if let Some(pending) = pending {
         let told = pending.apply(service, &mut turn.jobs).await?;
@@ -67,10 +88,18 @@ pub(super) async fn receive<T: Send + 'static>(
     Ok((turn, kept))
 }
 
+/// A request that was read.
+enum Read {
+    Text((Turn, Option<Pending>)),
+    /// Its images must be seen first.
+    Images(Map<String, Value>, Images),
+}
+
 impl Turn {
     /// The turn, and what its answers must be, to be compiled.
     fn parse(
         body: Map<String, Value>,
+        images: &images::Ready,
         service: &Service,
         limits: &Limits,
         tenant: Tenant,
@@ -83,11 +112,12 @@ impl Turn {
         check_modalities(fields)?;
         let form = constraint::read(fields)?;
         let (rendered, pending) = render(service.work.generator()?.1, body, form)?;
-        let prompt = vocab.tokenize(&rendered.prompt, true, true);
+        let prompt = images.prompt(&rendered.prompt, vocab)?;
         params.job.visible = visible(&rendered, vocab);
         params.job.stop.extend(rendered.stops.iter().cloned());
         params.job.grammar = rendered.grammar.clone().map(Grammar::Gbnf);
-        let jobs = params.jobs(vec![prompt]);
+        params.job.media = prompt.media;
+        let jobs = params.jobs(vec![prompt.tokens]);
         let readers = jobs.iter().map(|_| Reader::new(&rendered));
         let turn = Self {
             readers: readers.collect::<Result<_, _>>()?,

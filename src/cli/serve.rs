@@ -49,8 +49,8 @@ pub fn run(args: &Args) -> ExitCode {
         complain(&error);
         return Exit::Usage.into();
     }
-    let origin = super::origin(&loaded, absent);
-    let exit = match serve::run(loaded.config.clone(), origin) {
+    let origins = super::origins(&loaded, absent);
+    let exit = match serve::run(loaded.config.clone(), origins) {
         Ok(()) => Exit::Success,
         Err(failure) => {
             // The journal keeps what is logged; whoever typed the command reads stderr.

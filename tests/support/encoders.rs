@@ -1,4 +1,5 @@
-//! The models of tests/encoders.py, written once and kept between runs.
+//! The models of tests/encoders.py and the projectors of tests/projectors.py, written once and kept between runs.
+#![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use std::{
     fs::{self, File},
@@ -10,6 +11,15 @@ use crate::server;
 
 /// `minilm` or `reranker`.
 pub(crate) fn model(kind: &str) -> PathBuf {
+    written("encoders.py", kind, None)
+}
+
+/// `line`, `whole`, `grid` or `deadly`, for a model of that embedding width.
+pub(crate) fn projector(kind: &str, width: usize) -> PathBuf {
+    written("projectors.py", kind, Some(width))
+}
+
+fn written(program: &str, kind: &str, width: Option<usize>) -> PathBuf {
     let venv = std::env::var_os("LLM_SERVER_TEST_VENV")
         .expect("run by `make test`, which makes a Python with NumPy");
     fs::create_dir_all(server::models()).expect("the target folder can be written");
@@ -17,9 +27,10 @@ pub(crate) fn model(kind: &str) -> PathBuf {
     let lock = File::create(server::models().join(".encoders")).expect("a file for the lock");
     lock.lock().expect("the lock can be taken");
     let output = Command::new(Path::new(&venv).join("bin/python"))
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/encoders.py"))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(program))
         .arg(kind)
         .arg(server::models())
+        .args(width.map(|width| width.to_string()))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .expect("python can be started");

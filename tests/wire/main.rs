@@ -6,6 +6,7 @@ mod completions;
 mod embeddings;
 mod errors;
 mod health;
+mod images;
 mod life;
 mod models;
 mod property;

@@ -25,6 +25,7 @@ use llm_server::{
         fake::{Fake, FakeVocab, Fault},
         model::Vocab,
         task::Pooling,
+        vision::Vision,
     },
     gpu::Gpus,
 };
@@ -46,6 +47,7 @@ pub(crate) struct Setup {
     pub(crate) aliases: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) plan: Value,
+    pub(crate) vision: Option<Vision>,
 }
 
 impl Default for Setup {
@@ -57,10 +59,14 @@ impl Default for Setup {
             keys: Vec::new(),
             aliases: Vec::new(),
             plan: Value::Null,
+            vision: None,
             limits: Limits {
                 queue: 4,
                 max_tokens: None,
                 body_bytes: 64 << 10,
+                images: 3,
+                image_bytes: 16 << 10,
+                image_pixels: 64 << 10,
                 queue_wait: minute,
                 request: minute,
                 receive: minute,
@@ -86,6 +92,7 @@ impl Setup {
             aliases,
             limits,
             plan,
+            vision,
         } = self;
         let built = engine::start(
             engine::Tuning {
@@ -98,6 +105,7 @@ impl Setup {
         let work = Work::Generate {
             engine: engine.clone(),
             chat: Chat::from_template(TEMPLATE, "", "").unwrap(),
+            vision,
         };
         let (router, stage) = routed(work, aliases, plan, limits, keys);
         Server {
