@@ -64,7 +64,8 @@ def main():
         "both, swapped": question(strip, square),
     }
     rows, worst = [], 0.0
-    with sides.running(arguments, servers):
+    # llama-server takes no tokens beside a projector.
+    with sides.running(arguments, servers, warm="Once upon a time"):
         for name, body in questions.items():
             (our, tokens), (their, their_tokens) = (ask(server.port, body) for server in servers)
             common = our.keys() & their.keys()

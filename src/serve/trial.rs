@@ -4,7 +4,6 @@
 use std::{
     env,
     io::{self, Read},
-    path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread,

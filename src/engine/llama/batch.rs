@@ -152,3 +152,61 @@ fn place(layout: Layout, dimension: usize, start: i32, row: i32) -> i32 {
         (Layout::Grid { .. }, _) => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::media::{Attention, Image};
+
+    fn positions(layout: Layout, dimensions: usize, first: usize, count: usize) -> Vec<i32> {
+        let numbers = vec![0.5; 6 * 2];
+        let image = Image::new(&[0; 32], 0, layout, Attention::Causal, 2, numbers).unwrap();
+        let mut batch = ImageBatch::new(2, dimensions);
+        let rows = ImageRows {
+            sequence: 1,
+            position: 10,
+            image: &image,
+            first,
+            count,
+            logits: true,
+        };
+        let raw = batch.fill(rows).unwrap();
+        assert_eq!(raw.n_tokens, i32::try_from(count).unwrap());
+        assert_eq!(batch.logits.last(), Some(&1));
+        batch.positions
+    }
+
+    #[test]
+    fn rows_in_line_take_a_position_each_and_a_part_of_them_the_same() {
+        assert_eq!(positions(Layout::Line, 1, 0, 6), [10, 11, 12, 13, 14, 15]);
+        assert_eq!(positions(Layout::Line, 1, 4, 2), [14, 15]);
+    }
+
+    #[test]
+    fn a_grid_tells_time_then_rows_then_columns() {
+        let grid = Layout::Grid { columns: 3 };
+        let whole = [
+            [10, 10, 10, 10, 10, 10],
+            [10, 10, 10, 11, 11, 11],
+            [10, 11, 12, 10, 11, 12],
+            [0, 0, 0, 0, 0, 0],
+        ];
+        assert_eq!(positions(grid, 4, 0, 6), whole.concat());
+        assert_eq!(positions(grid, 4, 4, 2), [10, 10, 11, 11, 11, 12, 0, 0]);
+    }
+
+    #[test]
+    fn rows_of_another_width_are_not_filled_in() {
+        let image = Image::new(&[0; 32], 0, Layout::Line, Attention::Causal, 2, vec![0.0; 4]);
+        let rows = ImageRows {
+            sequence: 0,
+            position: 0,
+            image: &image.unwrap(),
+            first: 0,
+            count: 2,
+            logits: false,
+        };
+        assert!(ImageBatch::new(3, 1).fill(rows).is_none());
+        assert!(ImageBatch::new(2, 1).fill(ImageRows { first: 1, ..rows }).is_none());
+    }
+}

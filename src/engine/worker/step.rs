@@ -188,13 +188,21 @@ impl<M: Model> Worker<M> {
         room.batch = room.batch.max(streams + 1).min(most);
         let gap = self.tuning.max_gap.unwrap_or_else(|| self.pace.usual_gap());
         room.beside_streams = self.pace.rows_within(gap, streams, rows);
+        let waits = |kind: fn(&Work) -> bool| wants.iter().any(|want| kind(&want.work));
+        let images = waits(|work| matches!(work, Work::Image { .. }));
+        let mut image_rows = ubatch;
+        if images && streams > 0 {
+            // One gap for both: an image's batch comes after that of the streams and the text beside them.
+            image_rows = room.beside_streams.saturating_sub(streams);
+            if waits(|work| matches!(work, Work::Prefill { .. })) {
+                image_rows /= 2;
+                room.beside_streams = (room.beside_streams - image_rows).max(1);
+            }
+        }
         let text = plan::plan(&wants, room);
-        let mut batches = Vec::with_capacity(1);
-        // An image beside text takes as long again: so no more of it than a prompt beside streams may take.
-        let beside = if text.is_empty() { ubatch } else { room.beside_streams };
-        batches.extend((!text.is_empty()).then_some(text));
-        batches.extend(plan::plan_image(&wants, beside.min(ubatch)).map(|share| vec![share]));
-        batches
+        let image = plan::plan_image(&wants, image_rows.min(ubatch)).map(|share| vec![share]);
+        let text = (!text.is_empty()).then_some(text);
+        text.into_iter().chain(image).collect()
     }
 
     fn commit(&mut self, shares: &[Share]) {
