@@ -236,7 +236,10 @@ impl Life {
     fn identity(&self, proved: &Proved) -> Identity {
         let build = llama::build();
         let weights = proved.model.sha256.to_string();
-        let projector = proved.projector.as_ref().map(|located| located.sha256.to_string());
+        let projector = proved
+            .projector
+            .as_ref()
+            .map(|located| located.sha256.to_string());
         let served = Served {
             build: &build,
             name: self.origins.model.name(),

@@ -50,7 +50,9 @@ fn question(parts: &[Value]) -> Value {
 }
 
 fn ask(server: &Server, body: &Value) -> Value {
-    let (status, text) = server.post("/v1/chat/completions", &body.to_string()).unwrap();
+    let (status, text) = server
+        .post("/v1/chat/completions", &body.to_string())
+        .unwrap();
     assert_eq!(status, 200, "{text}\n{}", server.read_log());
     serde_json::from_str(&text).unwrap()
 }
@@ -59,7 +61,12 @@ fn ask(server: &Server, body: &Value) -> Value {
 fn alternatives(answer: &Value) -> Vec<(String, f64)> {
     let first = &answer["choices"][0]["logprobs"]["content"][0];
     let one = |one: &Value| (one["token"].to_string(), one["logprob"].as_f64().unwrap());
-    first["top_logprobs"].as_array().unwrap().iter().map(one).collect()
+    first["top_logprobs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(one)
+        .collect()
 }
 
 fn distance(one: &[(String, f64)], other: &[(String, f64)]) -> f64 {
@@ -81,7 +88,10 @@ fn lossless_formats_of_one_picture_are_the_same_picture_and_all_are_seen() {
     for format in [ImageFormat::Gif, ImageFormat::Jpeg] {
         assert!(seen(format).iter().all(|(_, logprob)| logprob.is_finite()));
     }
-    let other = alternatives(&ask(&server, &question(&[picture(&file(&pattern(7), ImageFormat::Png))])));
+    let other = alternatives(&ask(
+        &server,
+        &question(&[picture(&file(&pattern(7), ImageFormat::Png))]),
+    ));
     assert!(distance(&png, &other) > 0.05, "{png:?} {other:?}");
 }
 
@@ -97,11 +107,44 @@ fn an_image_that_must_be_seen_whole_is() {
 }
 
 #[test]
+fn a_hybrid_model_with_images_in_two_dimensions_goes_on_from_its_cache() {
+    let projector = encoders::projector("grid", 256);
+    let server = Server::start_seeing_file(&encoders::hybrid(), &projector, &[ENGINE]);
+    let (one, two) = (
+        file(&pattern(3), ImageFormat::Png),
+        file(&pattern(7), ImageFormat::Png),
+    );
+    let text = |text: &str| json!({"type": "text", "text": text});
+    let mut body = question(&[text("Look here."), picture(&one)]);
+    ask(&server, &body);
+    let messages = body["messages"].as_array_mut().unwrap();
+    messages.push(json!({"role": "assistant", "content": "I see."}));
+    messages
+        .push(json!({"role": "user", "content": [text("And here?"), picture(&two), text("So?")]}));
+    let warm = ask(&server, &body);
+    assert!(
+        warm["usage"]["prompt_tokens_details"]["cached_tokens"]
+            .as_u64()
+            .unwrap()
+            > 0,
+        "{warm}"
+    );
+    body["cache_prompt"] = false.into();
+    let cold = ask(&server, &body);
+    assert_eq!(cold["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+    assert!(
+        distance(&alternatives(&warm), &alternatives(&cold)) < 0.02,
+        "{warm}\n{cold}"
+    );
+}
+
+#[test]
 fn reproducible_is_the_same_bits_beside_streams_and_from_the_cache() {
     let server = seeing("line", &[ENGINE, "engine.reproducible = true"]);
     let mut body = question(&[picture(&file(&pattern(5), ImageFormat::Png))]);
     body["max_tokens"] = 24.into();
-    let text = json!({"prompt": "Once upon a time", "max_tokens": 60, "temperature": 0, "logprobs": 2});
+    let text =
+        json!({"prompt": "Once upon a time", "max_tokens": 60, "temperature": 0, "logprobs": 2});
     let words = |server: &Server| {
         let (status, answer) = server.post("/v1/completions", &text.to_string()).unwrap();
         assert_eq!(status, 200);
@@ -128,7 +171,10 @@ fn props_and_the_fingerprint_tell_of_the_projector() {
     let props = get(&server, "/props");
     assert_eq!(props["modalities"], json!({"vision": true, "audio": false}));
     let devices = props["plan"]["devices"].as_array().unwrap();
-    let bytes: u64 = devices.iter().map(|device| device["projector"].as_u64().unwrap()).sum();
+    let bytes: u64 = devices
+        .iter()
+        .map(|device| device["projector"].as_u64().unwrap())
+        .sum();
     let weights = encoders::projector("line", WIDTH).metadata().unwrap().len();
     assert!(bytes >= weights - 4096, "{bytes} of {weights}");
     let blind = Server::start(&[ENGINE]);
@@ -144,15 +190,24 @@ fn a_projector_that_kills_is_refused_at_start_and_takes_nobody_along() {
     let status = server.wait(Duration::from_mins(2));
     let log = server.read_log();
     assert_eq!(status.code(), Some(65), "{log}");
-    assert!(log.contains("a trial image ended the process that looked at it"), "{log}");
+    assert!(
+        log.contains("a trial image ended the process that looked at it"),
+        "{log}"
+    );
     assert!(!log.contains("core dumped by the server"), "{log}");
 }
 
 #[test]
 fn a_projector_for_another_width_and_a_model_as_a_projector_are_refused_at_start() {
     for (file, why) in [
-        (encoders::projector("line", 64), "mismatch between text model"),
-        (server::models().join(model_file()), "this is no projector but a model"),
+        (
+            encoders::projector("line", 64),
+            "mismatch between text model",
+        ),
+        (
+            server::models().join(model_file()),
+            "this is no projector but a model",
+        ),
     ] {
         let mut server = Server::spawn_seeing(&file, &[ENGINE]);
         let status = server.wait(Duration::from_mins(2));

@@ -81,7 +81,8 @@ impl Images {
                         images.sent.push(sent);
                         if images.sent.len() > limits.images as usize {
                             let most = limits.images;
-                            let why = format!("more than the {most} images that a request may have");
+                            let why =
+                                format!("more than the {most} images that a request may have");
                             return Err(refused(path, &why));
                         }
                         *part = json!({"type": "media_marker", "text": text});
@@ -255,7 +256,9 @@ fn file(url: &str, limits: &Limits) -> Result<Vec<u8>, String> {
             .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
     };
     if starts("http:") || starts("https:") {
-        return Err(format!("this server fetches no images; expected {EXPECTED}"));
+        return Err(format!(
+            "this server fetches no images; expected {EXPECTED}"
+        ));
     }
     if !starts("data:") {
         return Err(format!("expected {EXPECTED}"));
@@ -277,7 +280,10 @@ fn file(url: &str, limits: &Limits) -> Result<Vec<u8>, String> {
     }
     let wrapped = data.bytes().any(|byte| byte.is_ascii_whitespace());
     let bytes = if wrapped {
-        let data: Vec<u8> = data.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        let data: Vec<u8> = data
+            .bytes()
+            .filter(|byte| !byte.is_ascii_whitespace())
+            .collect();
         BASE64.decode(data)
     } else {
         BASE64.decode(data)

@@ -35,7 +35,8 @@ pub fn run(args: &Args) -> ExitCode {
     let exit = match look(args) {
         Ok(()) => Exit::Success,
         Err(error) => {
-            eprintln!("{error}");
+            // One line: the last one is what is passed on.
+            eprintln!("{}", error.trim().replace('\n', "; "));
             Exit::BadModel
         }
     };

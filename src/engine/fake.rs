@@ -205,7 +205,10 @@ impl Model for Fake {
         let tokens = &mut self.sequences[rows.sequence as usize];
         let place = rows.position as usize + rows.first;
         if tokens.len() != place || rows.image.embeddings(rows.first, rows.count).is_none() {
-            return Err(DecodeError::Refused(format!("position {place} after {}", tokens.len())));
+            return Err(DecodeError::Refused(format!(
+                "position {place} after {}",
+                tokens.len()
+            )));
         }
         tokens.resize(place + rows.count, Token::from(b'#'));
         if rows.logits {

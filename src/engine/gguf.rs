@@ -23,7 +23,9 @@ pub enum GgufError {
     Layers { key: String, found: u64 },
     #[error("this is no projector but a model (general.architecture is {found:?}, not \"clip\")")]
     NoProjector { found: String },
-    #[error("images of a {0} projector depend on where in a prompt they stand, which is not supported")]
+    #[error(
+        "images of a {0} projector depend on where in a prompt they stand, which is not supported"
+    )]
     Placing(String),
 }
 
@@ -83,7 +85,10 @@ pub fn check_projector(path: &Path) -> Result<(), GgufError> {
     }
     let kinds = ["clip.projector_type", "clip.vision.projector_type"];
     let kinds = kinds.into_iter().filter_map(|key| gguf.text(key));
-    match kinds.into_iter().find(|kind| PLACING.contains(&kind.as_str())) {
+    match kinds
+        .into_iter()
+        .find(|kind| PLACING.contains(&kind.as_str()))
+    {
         Some(kind) => Err(GgufError::Placing(kind)),
         None => Ok(()),
     }

@@ -272,23 +272,41 @@ mod tests {
         );
         assert_eq!(prompt(&[&a]).tokens, prompt(&[&again]).tokens);
         let others = prompt(&[&b]).tokens;
-        let common = prompt(&[&a]).tokens.iter().zip(&others).filter(|(a, b)| a == b).count();
+        let common = prompt(&[&a])
+            .tokens
+            .iter()
+            .zip(&others)
+            .filter(|(a, b)| a == b)
+            .count();
         assert_eq!(common, 3, "only the text");
     }
 
     #[test]
     fn parts_of_a_picture_are_different_images() {
         let part = |part| {
-            Image::new(&[1; 32], part, Layout::Line, Attention::Causal, 1, vec![0.0; 9]).unwrap()
+            Image::new(
+                &[1; 32],
+                part,
+                Layout::Line,
+                Attention::Causal,
+                1,
+                vec![0.0; 9],
+            )
+            .unwrap()
         };
-        let words: Vec<Vec<_>> = [part(0), part(1)].iter().map(|image| image.placeholders().collect()).collect();
+        let words: Vec<Vec<_>> = [part(0), part(1)]
+            .iter()
+            .map(|image| image.placeholders().collect())
+            .collect();
         assert!(words[0].iter().zip(&words[1]).all(|(a, b)| a != b));
     }
 
     #[test]
     fn no_cut_goes_through_an_image() {
         let prompt = prompt(&[&image(1, Layout::Line, 4), &image(2, Layout::Line, 2)]);
-        let places: Vec<_> = (0..=prompt.tokens.len()).map(|at| whole(&prompt.tokens, at)).collect();
+        let places: Vec<_> = (0..=prompt.tokens.len())
+            .map(|at| whole(&prompt.tokens, at))
+            .collect();
         assert_eq!(places, [0, 1, 2, 2, 2, 2, 6, 7, 8, 8, 10, 11]);
     }
 
@@ -308,7 +326,10 @@ mod tests {
         let prompt = prompt(&[&grid, &image(2, Layout::Line, 3)]);
         assert_eq!(position(&prompt.tokens, 2), 2);
         assert_eq!(position(&prompt.tokens, 10), 6);
-        assert_eq!(position(&prompt.tokens, prompt.tokens.len()), prompt.tokens.len() - 4);
+        assert_eq!(
+            position(&prompt.tokens, prompt.tokens.len()),
+            prompt.tokens.len() - 4
+        );
     }
 
     #[test]
@@ -337,7 +358,15 @@ mod tests {
     fn rows_that_are_not_whole_are_no_image() {
         let with = |width, numbers| {
             let layout = Layout::Grid { columns: 2 };
-            Image::new(&[0; 32], 0, layout, Attention::Causal, width, vec![0.0; numbers]).is_some()
+            Image::new(
+                &[0; 32],
+                0,
+                layout,
+                Attention::Causal,
+                width,
+                vec![0.0; numbers],
+            )
+            .is_some()
         };
         assert!(with(3, 12));
         assert!(!with(3, 11));

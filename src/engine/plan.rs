@@ -228,8 +228,12 @@ mod tests {
             sequence,
             work: Work::Image { left, whole, turn },
         };
-        let share = |wants: &[Want]| plan_image(wants, 100).map(|share| (share.sequence, share.tokens));
-        assert_eq!(share(&[image(0, 300, false, 2), image(1, 300, false, 1)]), Some((1, 100)));
+        let share =
+            |wants: &[Want]| plan_image(wants, 100).map(|share| (share.sequence, share.tokens));
+        assert_eq!(
+            share(&[image(0, 300, false, 2), image(1, 300, false, 1)]),
+            Some((1, 100))
+        );
         assert_eq!(share(&[image(0, 300, true, 2)]), Some((0, 300)));
         assert_eq!(share(&[image(0, 30, false, 2), stream(1)]), Some((0, 30)));
         assert_eq!(share(&[stream(1), prompt(0, 10)]), None);
@@ -238,7 +242,11 @@ mod tests {
     fn any_want() -> impl Strategy<Value = Work> {
         prop_oneof![
             (1u32..4).prop_map(|rows| Work::Decode { rows }),
-            (1u32..4000, any::<bool>(), 0u64..9).prop_map(|(left, whole, turn)| Work::Image { left, whole, turn }),
+            (1u32..4000, any::<bool>(), 0u64..9).prop_map(|(left, whole, turn)| Work::Image {
+                left,
+                whole,
+                turn
+            }),
             (1u32..4000, 1u32..4000, 0u64..9).prop_map(|(left, until, turn)| Work::Prefill {
                 left,
                 until: until.min(left),

@@ -107,7 +107,9 @@ fn answer(
     let known = lock(cache).get(key);
     let outcome = match known {
         Some(seen) => Ok(seen),
-        None => look(&picture).map(Seen::from).inspect(|seen| lock(cache).insert(key, seen)),
+        None => look(&picture)
+            .map(Seen::from)
+            .inspect(|seen| lock(cache).insert(key, seen)),
     };
     let _ = tell.send(outcome);
 }
@@ -281,7 +283,10 @@ mod tests {
                 let numbers = vec![0.0; ROW];
                 let (line, causal) = (Layout::Line, Attention::Causal);
                 let image = Image::new(&picture.digest, 0, line, causal, ROW, numbers).unwrap();
-                Ok(vec![Segment::Text(vec![1]), Segment::Image(Arc::new(image))])
+                Ok(vec![
+                    Segment::Text(vec![1]),
+                    Segment::Image(Arc::new(image)),
+                ])
             })
         });
         (vision.unwrap(), looks)

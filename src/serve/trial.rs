@@ -47,7 +47,13 @@ pub(crate) fn run(files: Files<'_>, config: &EngineConfig) -> Result<(), FitErro
         command.args(["--device", &device]);
     }
     // The service manager talks with this process alone.
-    for variable in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"] {
+    for variable in [
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+    ] {
         command.env_remove(variable);
     }
     command
@@ -81,7 +87,10 @@ fn last_words(child: &mut Child) -> io::Result<String> {
         }
     })?;
     let mut words = Vec::new();
-    let read = child.stderr.take().map_or(Ok(0), |mut stderr| stderr.read_to_end(&mut words));
+    let read = child
+        .stderr
+        .take()
+        .map_or(Ok(0), |mut stderr| stderr.read_to_end(&mut words));
     // The child is not waited for yet, so that its number is still its own.
     drop(ended);
     let _ = watch.join();

@@ -1,10 +1,6 @@
 //! The projector at start: opened beside the engine, and warm before the first request.
 
-use std::{
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tracing::info;
 
@@ -71,12 +67,16 @@ pub(super) fn open(
         path: file.to_owned(),
         why: why.to_string(),
     };
-    let seen = vision.see_now(NOBODY, pattern(PLAIN, PLAIN)).map_err(refuse)?;
+    let seen = vision
+        .see_now(NOBODY, pattern(PLAIN, PLAIN))
+        .map_err(refuse)?;
     decode(engine, &seen)?;
     if on_gpu {
         // What the largest picture takes is known only now: better here than in a request.
         let side = u32::try_from(config.limits.image_pixels.isqrt()).unwrap_or(u32::MAX);
-        vision.see_now(NOBODY, pattern(side, side)).map_err(refuse)?;
+        vision
+            .see_now(NOBODY, pattern(side, side))
+            .map_err(refuse)?;
     }
     vision.forget();
     Ok(vision)
@@ -123,7 +123,13 @@ fn decode(engine: &Engine, seen: &Seen) -> Result<(), LoadError> {
 pub(crate) fn pattern(width: u32, height: u32) -> Picture {
     let shade = |at: u32, of: u32| u8::try_from(u64::from(at) * 255 / u64::from(of)).unwrap_or(255);
     let rows = (0..height).flat_map(|y| {
-        (0..width).flat_map(move |x| [shade(x, width), shade(y, height), shade(x ^ y, width.max(height))])
+        (0..width).flat_map(move |x| {
+            [
+                shade(x, width),
+                shade(y, height),
+                shade(x ^ y, width.max(height)),
+            ]
+        })
     });
     let mut digest = [0; 32];
     digest[..4].copy_from_slice(&width.to_le_bytes());

@@ -19,15 +19,41 @@ pub(crate) fn projector(kind: &str, width: usize) -> PathBuf {
     written("projectors.py", kind, Some(width))
 }
 
-fn written(program: &str, kind: &str, width: Option<usize>) -> PathBuf {
+/// A small hybrid model with M-RoPE and an embedding width of 256, of benches/gen_moe.py.
+pub(crate) fn hybrid() -> PathBuf {
+    let path = server::models().join("hybrid-tiny.gguf");
+    // One process writes it, the others find it whole.
+    if !path.exists() {
+        let part = path.with_extension(format!("{}.part", std::process::id()));
+        let status = Command::new(python())
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/gen_moe.py"))
+            .args(["--preset", "qwen35moe-tiny", "--quiet", "-o"])
+            .arg(&part)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .status();
+        assert!(status.expect("python can be started").success());
+        fs::rename(&part, &path).expect("both are in one folder");
+    }
+    path
+}
+
+fn python() -> PathBuf {
     let venv = std::env::var_os("LLM_SERVER_TEST_VENV")
         .expect("run by `make test`, which makes a Python with NumPy");
+    Path::new(&venv).join("bin/python")
+}
+
+fn written(program: &str, kind: &str, width: Option<usize>) -> PathBuf {
     fs::create_dir_all(server::models()).expect("the target folder can be written");
     // Tests run at once: the first writes it, the others wait.
     let lock = File::create(server::models().join(".encoders")).expect("a file for the lock");
     lock.lock().expect("the lock can be taken");
-    let output = Command::new(Path::new(&venv).join("bin/python"))
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(program))
+    let output = Command::new(python())
+        .arg(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests")
+                .join(program),
+        )
         .arg(kind)
         .arg(server::models())
         .args(width.map(|width| width.to_string()))

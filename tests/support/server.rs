@@ -89,7 +89,15 @@ impl Server {
         Self::spawn_seeing(projector, settings).ready()
     }
 
-    /// The same without waiting.
+    /// The same for a model's file outside `models.lock` as well.
+    pub(crate) fn start_seeing_file(model: &Path, projector: &Path, settings: &[&str]) -> Self {
+        let mut command = command();
+        command.arg("serve").arg("--model-file").arg(model);
+        command.arg("--projector-file").arg(projector);
+        Self::run(command, settings).ready()
+    }
+
+    /// [`Self::start_seeing`] without waiting.
     pub(crate) fn spawn_seeing(projector: &Path, settings: &[&str]) -> Self {
         fetch_model();
         let mut command = command();

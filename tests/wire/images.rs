@@ -65,7 +65,13 @@ async fn refusal(server: &Server, body: Value) -> String {
     let response = server.post("/v1/chat/completions", body).await;
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     let error = value(response).await;
-    format!("{}: {}", error["error"]["param"], error["error"]["message"])
+    let (param, message) = (&error["error"]["param"], &error["error"]["message"]);
+    let (param, message) = (param.as_str().unwrap(), message.as_str().unwrap());
+    assert!(
+        message.starts_with(param),
+        "{param} is not what {message} is about"
+    );
+    message.to_owned()
 }
 
 async fn usage(server: &Server, body: Value) -> Value {
@@ -78,7 +84,7 @@ async fn usage(server: &Server, body: Value) -> Value {
 async fn a_model_without_a_projector_takes_no_images() {
     let server = Server::ready();
     let body = message(&[words("what is this?"), picture(&url(&png(200, 8)))]);
-    insta::assert_snapshot!(refusal(&server, body).await, @r#""messages[0].content[1]": messages[0].content[1]: this model takes no images"#);
+    insta::assert_snapshot!(refusal(&server, body).await, @"messages[0].content[1]: this model takes no images");
 }
 
 #[tokio::test]
@@ -90,10 +96,14 @@ async fn images_are_counted_and_taken_from_the_cache_the_second_time() {
     // 20 rows, the two marks around them, and the text that the template makes of the rest.
     assert_eq!(first["prompt_tokens"], again["prompt_tokens"]);
     assert_eq!(first["prompt_tokens_details"]["cached_tokens"], 0);
-    let cached = again["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
+    let cached = again["prompt_tokens_details"]["cached_tokens"]
+        .as_u64()
+        .unwrap();
     assert_eq!(cached, again["prompt_tokens"].as_u64().unwrap() - 1);
     let text = message(&[words("look"), words("hello")]);
-    let text = usage(&server, text).await["prompt_tokens"].as_u64().unwrap();
+    let text = usage(&server, text).await["prompt_tokens"]
+        .as_u64()
+        .unwrap();
     assert!((20..=22).contains(&(first["prompt_tokens"].as_u64().unwrap() - text)));
 }
 
@@ -111,7 +121,11 @@ async fn several_images_of_several_messages_keep_their_order() {
     usage(&server, body(&a, &b)).await;
     let same = usage(&server, body(&a, &b)).await;
     let swapped = usage(&server, body(&b, &a)).await;
-    let cached = |usage: &Value| usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
+    let cached = |usage: &Value| {
+        usage["prompt_tokens_details"]["cached_tokens"]
+            .as_u64()
+            .unwrap()
+    };
     assert!(cached(&same) > 40);
     assert!(cached(&swapped) < 20, "{swapped}");
 }
@@ -120,16 +134,17 @@ async fn several_images_of_several_messages_keep_their_order() {
 async fn what_is_wrong_with_an_image_is_said_where_it_stands() {
     let server = seeing();
     let one = |part: Value| refusal(&server, message(&[words("see"), part]));
-    insta::assert_snapshot!(one(picture("https://example.org/cat.png")).await, @r#""messages[0].content[1].image_url.url": messages[0].content[1].image_url.url: this server fetches no images; expected a data URL: data:image/png;base64,… (JPEG, PNG, WebP or GIF)"#);
-    insta::assert_snapshot!(one(picture(&url(b"GIF98a is none"))).await, @r#""messages[0].content[1].image_url.url": messages[0].content[1].image_url.url: this is no image that can be read; expected JPEG, PNG, WebP or GIF"#);
-    insta::assert_snapshot!(one(picture(&url(&png(0, 8)))).await, @r#""messages[0].content[1].image_url.url": messages[0].content[1].image_url.url: it is too dark"#);
-    insta::assert_snapshot!(one(picture(&url(&png(9, 300)))).await, @r#""messages[0].content[1].image_url.url": messages[0].content[1].image_url.url: an image of 300 × 300 pixels is larger than the 65536 pixels that this server takes"#);
-    insta::assert_snapshot!(one(picture(&url(&[0; 20_000]))).await, @r#""messages[0].content[1].image_url.url": messages[0].content[1].image_url.url: the image is larger than 16384 bytes"#);
-    insta::assert_snapshot!(one(json!({"type": "image_url"})).await, @r#""messages[0].content[1].image_url.url": messages[0].content[1].image_url.url: expected a data URL: data:image/png;base64,… (JPEG, PNG, WebP or GIF)"#);
-    let detail = json!({"type": "image_url", "image_url": {"url": url(&png(9, 8)), "detail": "most"}});
-    insta::assert_snapshot!(one(detail).await, @r#""messages[0].content[1].image_url.detail": messages[0].content[1].image_url.detail: expected "auto", "low", "high" or "original""#);
-    insta::assert_snapshot!(one(json!({"type": "input_audio", "input_audio": {"data": "", "format": "wav"}})).await, @r#""messages[0].content[1]": messages[0].content[1]: this model takes no audio"#);
-    insta::assert_snapshot!(one(json!({"type": "media_marker", "text": "x"})).await, @r#""messages[0].content[1].type": messages[0].content[1].type: expected "text" or "image_url", got "media_marker""#);
+    insta::assert_snapshot!(one(picture("https://example.org/cat.png")).await, @"messages[0].content[1].image_url.url: this server fetches no images; expected a data URL: data:image/png;base64,… (JPEG, PNG, WebP or GIF)");
+    insta::assert_snapshot!(one(picture(&url(b"GIF98a is none"))).await, @"messages[0].content[1].image_url.url: this is no image that can be read; expected JPEG, PNG, WebP or GIF");
+    insta::assert_snapshot!(one(picture(&url(&png(0, 8)))).await, @"messages[0].content[1].image_url.url: it is too dark");
+    insta::assert_snapshot!(one(picture(&url(&png(9, 300)))).await, @"messages[0].content[1].image_url.url: an image of 300 × 300 pixels is larger than the 65536 pixels that this server takes");
+    insta::assert_snapshot!(one(picture(&url(&[0; 20_000]))).await, @"messages[0].content[1].image_url.url: the image is larger than 16384 bytes");
+    insta::assert_snapshot!(one(json!({"type": "image_url"})).await, @"messages[0].content[1].image_url.url: expected a data URL: data:image/png;base64,… (JPEG, PNG, WebP or GIF)");
+    let detail =
+        json!({"type": "image_url", "image_url": {"url": url(&png(9, 8)), "detail": "most"}});
+    insta::assert_snapshot!(one(detail).await, @r#"messages[0].content[1].image_url.detail: expected "auto", "low", "high" or "original""#);
+    insta::assert_snapshot!(one(json!({"type": "input_audio", "input_audio": {"data": "", "format": "wav"}})).await, @"messages[0].content[1]: this model takes no audio");
+    insta::assert_snapshot!(one(json!({"type": "media_marker", "text": "x"})).await, @r#"messages[0].content[1].type: expected "text" or "image_url", got "media_marker""#);
     // And it still answers.
     usage(&server, message(&[words("hello")])).await;
 }
@@ -137,8 +152,10 @@ async fn what_is_wrong_with_an_image_is_said_where_it_stands() {
 #[tokio::test]
 async fn more_images_than_allowed_are_refused() {
     let server = seeing();
-    let parts: Vec<_> = (0..4).map(|shade| picture(&url(&png(shade + 1, 4)))).collect();
-    insta::assert_snapshot!(refusal(&server, message(&parts)).await, @r#""messages[0].content[3]": messages[0].content[3]: more than the 3 images that a request may have"#);
+    let parts: Vec<_> = (0..4)
+        .map(|shade| picture(&url(&png(shade + 1, 4))))
+        .collect();
+    insta::assert_snapshot!(refusal(&server, message(&parts)).await, @"messages[0].content[3]: more than the 3 images that a request may have");
     usage(&server, message(&parts[..3])).await;
 }
 
@@ -148,7 +165,8 @@ async fn an_url_may_stand_without_its_object_and_detail_is_honoured() {
     let plain = json!({"type": "image_url", "image_url": url(&png(9, 8))});
     usage(&server, message(&[plain])).await;
     for detail in ["auto", "low", "high", "original"] {
-        let part = json!({"type": "image_url", "image_url": {"url": url(&png(9, 8)), "detail": detail}});
+        let part =
+            json!({"type": "image_url", "image_url": {"url": url(&png(9, 8)), "detail": detail}});
         usage(&server, message(&[part])).await;
     }
 }
@@ -157,8 +175,13 @@ async fn an_url_may_stand_without_its_object_and_detail_is_honoured() {
 async fn more_tokens_of_images_than_the_context_holds_are_a_context_error() {
     let server = seeing();
     let parts: Vec<_> = (1..4).map(|shade| picture(&url(&png(shade, 4)))).collect();
-    let messages: Vec<_> = (0..60).map(|_| words(&"x".repeat(60))).chain(parts).collect();
-    let response = server.post("/v1/chat/completions", message(&messages)).await;
+    let messages: Vec<_> = (0..60)
+        .map(|_| words(&"x".repeat(60)))
+        .chain(parts)
+        .collect();
+    let response = server
+        .post("/v1/chat/completions", message(&messages))
+        .await;
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     assert!(text(response).await.contains("context_length_exceeded"));
 }

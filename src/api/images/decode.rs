@@ -45,7 +45,9 @@ impl Detail {
 pub(super) enum Undecoded {
     #[error("this is no image that can be read; expected JPEG, PNG, WebP or GIF")]
     Format,
-    #[error("an image of {width} × {height} pixels is larger than the {most} pixels that this server takes")]
+    #[error(
+        "an image of {width} × {height} pixels is larger than the {most} pixels that this server takes"
+    )]
     Pixels { width: u32, height: u32, most: u64 },
     #[error("an image of {width} × {height} pixels has a side longer than {LONGEST_SIDE}")]
     Side { width: u32, height: u32 },
@@ -67,8 +69,16 @@ pub(super) fn picture(
 ) -> Result<Picture, Undecoded> {
     let mut reader = ImageReader::new(Cursor::new(file));
     reader = reader.with_guessed_format().map_err(ImageError::IoError)?;
-    let known = [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP, ImageFormat::Gif];
-    if !reader.format().is_some_and(|format| known.contains(&format)) {
+    let known = [
+        ImageFormat::Jpeg,
+        ImageFormat::Png,
+        ImageFormat::WebP,
+        ImageFormat::Gif,
+    ];
+    if !reader
+        .format()
+        .is_some_and(|format| known.contains(&format))
+    {
         return Err(Undecoded::Format);
     }
     let mut limits = Limits::no_limits();
@@ -143,12 +153,21 @@ mod tests {
 
     #[test]
     fn every_format_gives_its_pixels() {
-        for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Jpeg, ImageFormat::Gif] {
+        for format in [
+            ImageFormat::Png,
+            ImageFormat::WebP,
+            ImageFormat::Jpeg,
+            ImageFormat::Gif,
+        ] {
             let picture = read(&written(&plain(16, 8), format)).unwrap();
             assert_eq!((picture.width, picture.height), (16, 8), "{format:?}");
             let close = |(got, wanted): (&u8, u8)| got.abs_diff(wanted) < 12;
             let wanted = [200, 100, 50].into_iter().cycle();
-            assert!(picture.rgb.iter().zip(wanted).all(close), "{format:?}: {:?}", &picture.rgb[..3]);
+            assert!(
+                picture.rgb.iter().zip(wanted).all(close),
+                "{format:?}: {:?}",
+                &picture.rgb[..3]
+            );
         }
     }
 
@@ -191,7 +210,10 @@ mod tests {
         for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Gif] {
             let file = written(&plain(64, 64), format);
             let cut = &file[..file.len() / 2];
-            assert!(matches!(read(cut), Err(Undecoded::Damaged(_))), "{format:?}");
+            assert!(
+                matches!(read(cut), Err(Undecoded::Damaged(_))),
+                "{format:?}"
+            );
         }
     }
 

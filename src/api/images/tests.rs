@@ -20,7 +20,10 @@ fn data_urls_are_read_as_clients_write_them() {
     let read = |url: &str| file(url, &limits()).unwrap();
     assert_eq!(read("data:image/png;base64,aGVsbG8="), b"hello");
     assert_eq!(read("data:image/png;base64,aGVsbG8"), b"hello");
-    assert_eq!(read("DATA:image/PNG;charset=x;BASE64,aGVs\r\nbG8="), b"hello");
+    assert_eq!(
+        read("DATA:image/PNG;charset=x;BASE64,aGVs\r\nbG8="),
+        b"hello"
+    );
     assert_eq!(read("data:;base64,aGVsbG8="), b"hello");
 }
 

@@ -116,7 +116,8 @@ impl ImageBatch {
         self.embeddings
             .extend_from_slice(image.embeddings(rows.first, rows.count)?);
         self.positions.clear();
-        let numbers = i32::try_from(rows.first).ok()?..i32::try_from(rows.first + rows.count).ok()?;
+        let numbers =
+            i32::try_from(rows.first).ok()?..i32::try_from(rows.first + rows.count).ok()?;
         let start = i32::try_from(rows.position).ok()?;
         for dimension in 0..self.dimensions {
             let place = |row| place(image.layout(), dimension, start, row);
@@ -197,7 +198,14 @@ mod tests {
 
     #[test]
     fn rows_of_another_width_are_not_filled_in() {
-        let image = Image::new(&[0; 32], 0, Layout::Line, Attention::Causal, 2, vec![0.0; 4]);
+        let image = Image::new(
+            &[0; 32],
+            0,
+            Layout::Line,
+            Attention::Causal,
+            2,
+            vec![0.0; 4],
+        );
         let rows = ImageRows {
             sequence: 0,
             position: 0,
@@ -207,6 +215,10 @@ mod tests {
             logits: false,
         };
         assert!(ImageBatch::new(3, 1).fill(rows).is_none());
-        assert!(ImageBatch::new(2, 1).fill(ImageRows { first: 1, ..rows }).is_none());
+        assert!(
+            ImageBatch::new(2, 1)
+                .fill(ImageRows { first: 1, ..rows })
+                .is_none()
+        );
     }
 }

@@ -236,7 +236,9 @@ impl Model for Llama {
         self.check_image(rows)?;
         let whole = rows.image.attention() == Attention::Whole;
         let Some(batch) = self.image_batch.fill(rows) else {
-            return Err(DecodeError::Refused("the image's rows do not fit this model".into()));
+            return Err(DecodeError::Refused(
+                "the image's rows do not fit this model".into(),
+            ));
         };
         self.batch.ask_last(rows.count, rows.logits);
         // SAFETY: the context is valid and ours.

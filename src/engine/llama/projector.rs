@@ -9,10 +9,7 @@ use std::{
 
 use llama_cpp_sys_2 as sys;
 
-use super::{
-    LoadError, Weights, backend, devices,
-    guard::outcome,
-};
+use super::{LoadError, Weights, backend, devices, guard::outcome};
 use crate::engine::{
     gguf,
     media::{Attention, Image, Layout},
@@ -174,7 +171,14 @@ impl Projector {
         // SAFETY: there are as many pixels as said; the projector is open.
         let code = unsafe {
             let rgb = picture.rgb.as_ptr();
-            projector_divide(self.raw.0, width, height, rgb, &raw mut chunks, &raw mut out)
+            projector_divide(
+                self.raw.0,
+                width,
+                height,
+                rgb,
+                &raw mut chunks,
+                &raw mut out,
+            )
         };
         match outcome(code, out) {
             Ok(()) => Ok(Chunks(chunks)),
@@ -247,7 +251,9 @@ impl Projector {
         if numbers.iter().all(|number| number.is_finite()) {
             Ok(numbers)
         } else {
-            Err(Unseen::Failed("it computed numbers that are not finite".into()))
+            Err(Unseen::Failed(
+                "it computed numbers that are not finite".into(),
+            ))
         }
     }
 }
@@ -296,15 +302,20 @@ fn open(weights: &Weights, place: &Projection) -> Result<Raw, LoadError> {
             &raw mut out,
         )
     };
-    outcome(code, out).map_err(|fault| refuse(format!("as a projector: {}", backend::reason(fault))))?;
+    outcome(code, out)
+        .map_err(|fault| refuse(format!("as a projector: {}", backend::reason(fault))))?;
     let raw = Raw(raw);
     let Facts { sees, hears, grid } = facts;
     tracing::debug!(sees, hears, grid, "projector");
     if !sees {
-        return Err(refuse("the projector reads no images; this server takes no audio yet".into()));
+        return Err(refuse(
+            "the projector reads no images; this server takes no audio yet".into(),
+        ));
     }
     if grid != (weights.positions() > 1) {
-        return Err(refuse("the projector places images in another way than the model".into()));
+        return Err(refuse(
+            "the projector places images in another way than the model".into(),
+        ));
     }
     Ok(raw)
 }
@@ -350,7 +361,8 @@ pub(crate) fn gauge_projector(
             &raw mut out,
         )
     };
-    outcome(code, out).map_err(|fault| refuse(format!("as a projector: {}", backend::reason(fault))))?;
+    outcome(code, out)
+        .map_err(|fault| refuse(format!("as a projector: {}", backend::reason(fault))))?;
     Ok(ProjectorBytes {
         on_device: on_device as u64,
         on_host: on_host as u64,

@@ -47,7 +47,11 @@ impl<M: Model> Worker<M> {
             Err(why) => return submitted.reply.end(Err(Failed::Unacceptable(why))),
         };
         if sampling.looks_back() {
-            for &token in job.prompt.iter().filter(|token| !media::is_placeholder(**token)) {
+            for &token in job
+                .prompt
+                .iter()
+                .filter(|token| !media::is_placeholder(**token))
+            {
                 self.model.observe(&mut sampler, token);
             }
         }

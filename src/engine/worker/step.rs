@@ -4,8 +4,7 @@ use std::{cell::Cell, time::Instant};
 
 use super::{Dead, Worker};
 use crate::engine::{
-    Failed, Finish,
-    media,
+    Failed, Finish, media,
     model::{Choice, Chosen, DecodeError, Model, SampleError, Sampled},
     plan::{self, Room, Share, Want, Work},
     slot::{Active, small},
@@ -35,9 +34,7 @@ impl<M: Model> Worker<M> {
     fn run_batch(&mut self, shares: &[Share]) -> Result<bool, Dead> {
         self.rows.clear();
         let image = match shares {
-            [alone] => {
-                self.slots[alone.sequence as usize].image_rows(alone.tokens as usize)
-            }
+            [alone] => self.slots[alone.sequence as usize].image_rows(alone.tokens as usize),
             _ => None,
         };
         if image.is_none() {
@@ -131,7 +128,10 @@ impl<M: Model> Worker<M> {
             };
             active.guesses = lookup.guess(&active.tokens, left.min(outputs), cost);
             // What followed was an image.
-            let text = active.guesses.iter().take_while(|guess| !media::is_placeholder(**guess));
+            let text = active
+                .guesses
+                .iter()
+                .take_while(|guess| !media::is_placeholder(**guess));
             let text = text.count();
             active.guesses.truncate(text);
             outputs -= active.guesses.len();

@@ -45,7 +45,10 @@ fn usage(engine: &Engine, job: Job) -> (String, u32, u32) {
 fn an_image_takes_its_places_and_is_counted() {
     let (engine, _thread) = start_tuned(tuning(), Fake::new(1, 256));
     let cat = image(1, 40, Attention::Causal);
-    let (text, prompt, _) = usage(&engine, told(&[("look: ", Some(&cat)), ("\nhello\n", None)]));
+    let (text, prompt, _) = usage(
+        &engine,
+        told(&[("look: ", Some(&cat)), ("\nhello\n", None)]),
+    );
     assert_eq!((text.as_str(), prompt), ("hello", 6 + 40 + 7));
 }
 
@@ -53,10 +56,23 @@ fn an_image_takes_its_places_and_is_counted() {
 fn an_image_may_end_a_prompt_and_begin_one() {
     let (engine, _thread) = start_tuned(tuning(), Fake::new(1, 256));
     let cat = image(1, 20, Attention::Causal);
-    assert_eq!(usage(&engine, told(&[("", Some(&cat)), ("\nhello\n", None)])).0, "hello");
+    assert_eq!(
+        usage(&engine, told(&[("", Some(&cat)), ("\nhello\n", None)])).0,
+        "hello"
+    );
     // The fake model answers what has no line with a newline, and then with the line before it.
     let last = told(&[("hello", Some(&cat))]);
-    assert!(ask(&engine, Job { max_tokens: 1, ..last }).1.is_ok());
+    assert!(
+        ask(
+            &engine,
+            Job {
+                max_tokens: 1,
+                ..last
+            }
+        )
+        .1
+        .is_ok()
+    );
 }
 
 #[test]
@@ -76,7 +92,10 @@ fn the_same_beginning_with_the_same_image_is_not_computed_again() {
 #[test]
 fn another_image_in_the_same_place_is_another_prompt() {
     let (engine, _thread) = start_tuned(tuning(), Fake::new(2, 512));
-    let (cat, dog) = (image(1, 60, Attention::Causal), image(2, 60, Attention::Causal));
+    let (cat, dog) = (
+        image(1, 60, Attention::Causal),
+        image(2, 60, Attention::Causal),
+    );
     let with = |image| told(&[("look: ", Some(image)), ("\nhello\n", None)]);
     usage(&engine, with(&cat));
     assert_eq!(usage(&engine, with(&dog)).2, 6);
@@ -94,8 +113,18 @@ fn nothing_is_shared_from_inside_of_an_image() {
         let whole = told(&[("look: ", Some(&cat)), ("\nhello\n", None)]);
         usage(&engine, whole);
         let alone = told(&[("look: ", Some(&cat))]);
-        let (_, end) = ask(&engine, Job { max_tokens: 1, ..alone });
-        assert_eq!(end.unwrap().usage.cached_tokens, 6, "the last token is computed, and so its image");
+        let (_, end) = ask(
+            &engine,
+            Job {
+                max_tokens: 1,
+                ..alone
+            },
+        );
+        assert_eq!(
+            end.unwrap().usage.cached_tokens,
+            6,
+            "the last token is computed, and so its image"
+        );
     }
 }
 
@@ -147,7 +176,7 @@ fn a_model_that_cannot_be_cut_goes_back_to_before_the_image() {
     usage(&engine, with("one\n"));
     let (text, _, cached) = usage(&engine, with("two\n"));
     assert_eq!(text, "two");
-    assert!((80..=90).contains(&cached) || cached > 190, "{cached}");
+    assert!(cached >= 80 && !(91..190).contains(&cached), "{cached}");
 }
 
 #[test]
@@ -171,7 +200,10 @@ fn a_placeholder_without_its_image_is_no_token() {
     let mut job = job("hello\n");
     job.prompt[2] = -5;
     assert_eq!(engine.submit(job).unwrap_err(), Refused::BadToken(-5));
-    let mut told = told(&[("", Some(&image(1, 4, Attention::Causal))), ("\nhello\n", None)]);
+    let mut told = told(&[
+        ("", Some(&image(1, 4, Attention::Causal))),
+        ("\nhello\n", None),
+    ]);
     let first: Token = told.prompt[0];
     told.media.clear();
     assert_eq!(engine.submit(told).unwrap_err(), Refused::BadToken(first));
