@@ -173,26 +173,12 @@ impl ApiError {
                     After(wait.unwrap_or(SECOND).clamp(SECOND, LONGEST_WAIT)),
                 )
             }
-            Self::QueueWait(_) => {
-                let code = "queue_timeout";
-                (
-                    S::TOO_MANY_REQUESTS,
-                    "rate_limit_error",
-                    Some(code),
-                    After(SECOND),
-                )
-            }
-            Self::Images(_) => {
-                let code = "images_busy";
-                (
-                    S::TOO_MANY_REQUESTS,
-                    "rate_limit_error",
-                    Some(code),
-                    After(SECOND),
-                )
-            }
-            Self::Compilers(_) => {
-                let code = "compilers_busy";
+            Self::QueueWait(_) | Self::Compilers(_) | Self::Images(_) => {
+                let code = match self {
+                    Self::Compilers(_) => "compilers_busy",
+                    Self::Images(_) => "images_busy",
+                    _ => "queue_timeout",
+                };
                 (
                     S::TOO_MANY_REQUESTS,
                     "rate_limit_error",

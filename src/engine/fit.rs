@@ -90,7 +90,7 @@ pub fn fit_all(kind: Kind, files: Files<'_>, config: &EngineConfig) -> Result<Pl
     check::settings(config, &header, &chosen)?;
     let mut parts = layout::parts(&header);
     check::pin(config, &chosen, &present, &mut parts)?;
-    let projector = projector(files.projector, &task, config, &chosen)?;
+    let projector = projector(files.projector, task, config, &chosen)?;
     let margins: Vec<u64> = chosen
         .iter()
         .map(|_| margin(config))
@@ -140,7 +140,7 @@ fn first<'a>(gpus: &'a [Gpu], config: &EngineConfig) -> Option<&'a str> {
 /// Bytes that the projector takes of each GPU and of the host.
 fn projector(
     file: Option<&Path>,
-    task: &Task,
+    task: Task,
     config: &EngineConfig,
     gpus: &[Gpu],
 ) -> Result<Vec<u64>, FitError> {

@@ -73,7 +73,7 @@ where
     let (requests, mut inbox) = mpsc::unbounded_channel::<Request>();
     let cache = Arc::new(Mutex::new(Cache::new(cache_bytes)));
     let shared = Arc::clone(&cache);
-    let (_, thread) = super::spawn("vision", move |first| {
+    let ((), thread) = super::spawn("vision", move |first| {
         let mut look = match build() {
             Ok(look) => look,
             Err(error) => return drop(first.send(Err(error))),

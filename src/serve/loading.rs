@@ -96,12 +96,11 @@ impl Loading {
             projector: self.origins.projector.as_ref().map(locate).transpose()?,
         };
 
-        let plan = match planned {
-            Some(plan) => plan,
-            None => {
-                news.now(&format!("Planning {name}"), PATIENCE + trial::PATIENCE);
-                self.fit(proved.files()).map_err(LoadFailure::from)?
-            }
+        let plan = if let Some(plan) = planned {
+            plan
+        } else {
+            news.now(&format!("Planning {name}"), PATIENCE + trial::PATIENCE);
+            self.fit(proved.files()).map_err(LoadFailure::from)?
         };
         report::log(&plan);
 

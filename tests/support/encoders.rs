@@ -19,7 +19,7 @@ pub(crate) fn projector(kind: &str, width: usize) -> PathBuf {
     written("projectors.py", kind, Some(width))
 }
 
-/// A small hybrid model with M-RoPE and an embedding width of 256, of benches/gen_moe.py.
+/// A small hybrid model with M-RoPE and an embedding width of 256, of `benches/gen_moe.py`.
 pub(crate) fn hybrid() -> PathBuf {
     let path = server::models().join("hybrid-tiny.gguf");
     // One process writes it, the others find it whole.

@@ -138,7 +138,7 @@ async fn what_is_wrong_with_an_image_is_said_where_it_stands() {
     insta::assert_snapshot!(one(picture(&url(b"GIF98a is none"))).await, @"messages[0].content[1].image_url.url: this is no image that can be read; expected JPEG, PNG, WebP or GIF");
     insta::assert_snapshot!(one(picture(&url(&png(0, 8)))).await, @"messages[0].content[1].image_url.url: it is too dark");
     insta::assert_snapshot!(one(picture(&url(&png(9, 300)))).await, @"messages[0].content[1].image_url.url: an image of 300 × 300 pixels is larger than the 65536 pixels that this server takes");
-    insta::assert_snapshot!(one(picture(&url(&[0; 20_000]))).await, @"messages[0].content[1].image_url.url: the image is larger than 16384 bytes");
+    insta::assert_snapshot!(one(picture(&url(&vec![0; 20_000]))).await, @"messages[0].content[1].image_url.url: the image is larger than 16384 bytes");
     insta::assert_snapshot!(one(json!({"type": "image_url"})).await, @"messages[0].content[1].image_url.url: expected a data URL: data:image/png;base64,… (JPEG, PNG, WebP or GIF)");
     let detail =
         json!({"type": "image_url", "image_url": {"url": url(&png(9, 8)), "detail": "most"}});

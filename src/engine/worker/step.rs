@@ -188,13 +188,13 @@ impl<M: Model> Worker<M> {
         room.batch = room.batch.max(streams + 1).min(most);
         let gap = self.tuning.max_gap.unwrap_or_else(|| self.pace.usual_gap());
         room.beside_streams = self.pace.rows_within(gap, streams, rows);
-        let waits = |kind: fn(&Work) -> bool| wants.iter().any(|want| kind(&want.work));
-        let images = waits(|work| matches!(work, Work::Image { .. }));
+        let any = |kind: fn(&Work) -> bool| wants.iter().any(|want| kind(&want.work));
+        let images = any(|work| matches!(work, Work::Image { .. }));
         let mut image_rows = ubatch;
         if images && streams > 0 {
             // One gap for both: an image's batch comes after that of the streams and the text beside them.
             image_rows = room.beside_streams.saturating_sub(streams);
-            if waits(|work| matches!(work, Work::Prefill { .. })) {
+            if any(|work| matches!(work, Work::Prefill { .. })) {
                 image_rows /= 2;
                 room.beside_streams = (room.beside_streams - image_rows).max(1);
             }

@@ -18,7 +18,9 @@ fn told(parts: &[(&str, Option<&Arc<Image>>)]) -> Job {
     let mut prompt = Prompt::default();
     for (text, image) in parts {
         prompt.text(&FakeVocab.tokenize(text, false, false));
-        image.iter().for_each(|image| prompt.image(image));
+        if let Some(image) = image {
+            prompt.image(image);
+        }
     }
     Job {
         prompt: prompt.tokens,
