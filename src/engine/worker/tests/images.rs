@@ -93,7 +93,7 @@ fn the_same_beginning_with_the_same_image_is_not_computed_again() {
 
 #[test]
 fn another_image_in_the_same_place_is_another_prompt() {
-    let (engine, _thread) = start_tuned(tuning(), Fake::new(2, 512));
+    let (engine, _thread) = start_tuned(tuning(), Fake::new(1, 512));
     let (cat, dog) = (
         image(1, 60, Attention::Causal),
         image(2, 60, Attention::Causal),
