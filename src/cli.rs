@@ -13,6 +13,7 @@ pub mod replay;
 pub mod schema;
 pub mod serve;
 mod svg;
+pub mod trial_image;
 pub mod version;
 
 use std::process::ExitCode;
@@ -23,7 +24,7 @@ use crate::{
     engine::{fit::FitError, llama::LoadError, threads},
     fetch::FetchError,
     lock::VerifyError,
-    serve::{Absent, Failure, LoadFailure, LocateError, Origin},
+    serve::{Absent, Failure, LoadFailure, LocateError, Origin, Origins},
 };
 use configured::Loaded;
 
@@ -99,6 +100,8 @@ enum Command {
     Version(version::Args),
     Completions(completions::Args),
     Man(man::Args),
+    #[command(hide = true)]
+    TrialImage(trial_image::Args),
 }
 
 /// Runs the command line of this process.
@@ -120,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
+        Command::TrialImage(args) => trial_image::run(&args),
     }
 }
 
@@ -175,6 +179,14 @@ pub(crate) fn smaller(error: &FitError, loaded: &Loaded) -> Option<String> {
     (!names.is_empty()).then(|| format!("; models.lock has smaller ones: {}", names.join(", ")))
 }
 
+/// All files that a checked configuration means.
+pub(crate) fn origins(loaded: &Loaded, absent: Absent) -> Origins {
+    Origins {
+        model: origin(loaded, absent),
+        projector: projector(loaded, absent),
+    }
+}
+
 /// The weights that a checked configuration means.
 pub(crate) fn origin(loaded: &Loaded, absent: Absent) -> Origin {
     let name = &loaded.config.model.name;
@@ -188,6 +200,25 @@ pub(crate) fn origin(loaded: &Loaded, absent: Absent) -> Origin {
             entry: Box::new(entry.clone()),
             absent,
         },
+        (None, None) => unreachable!("the configuration was checked against the lock"),
+    }
+}
+
+fn projector(loaded: &Loaded, absent: Absent) -> Option<Origin> {
+    let name = loaded.config.model.projector.clone()?;
+    match (&loaded.projector_file, loaded.lock.get(&name)) {
+        (Some(path), _) => {
+            let path = path.clone();
+            Some(Origin::File { name, path })
+        }
+        (None, Some(entry)) => {
+            let entry = Box::new(entry.clone());
+            Some(Origin::Pinned {
+                name,
+                entry,
+                absent,
+            })
+        }
         (None, None) => unreachable!("the configuration was checked against the lock"),
     }
 }

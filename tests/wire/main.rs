@@ -7,6 +7,7 @@ mod completions;
 mod embeddings;
 mod errors;
 mod health;
+mod images;
 mod life;
 mod metrics;
 mod models;

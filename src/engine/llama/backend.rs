@@ -28,6 +28,8 @@ pub fn init(fatal: fn(&str)) -> Result<(), LoadError> {
         guard::install(on_fatal);
         // SAFETY: the callback is a plain function that lives as long as the process.
         unsafe { sys::llama_log_set(Some(on_log), std::ptr::null_mut()) };
+        // SAFETY: as above.
+        unsafe { sys::mtmd_log_set(Some(on_log), std::ptr::null_mut()) };
         // Before `llama_backend_init`, which otherwise loads the build folder's copies as well.
         if let Some(folder) = backend_folder()
             && let Ok(path) = CString::new(folder.as_os_str().as_encoded_bytes())
