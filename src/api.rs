@@ -1,5 +1,6 @@
 //! The HTTP surface: the one table of routes and layers.
 
+mod anthropic;
 mod auth;
 mod body;
 mod encode;
@@ -45,7 +46,7 @@ pub use self::{
 };
 use self::{auth::Keys, error::ApiError};
 use crate::{
-    config::{Limits, Origins, Share},
+    config::{Limits, Normalize, Origins, Share},
     engine::{constrain::Constraints, model::Vocab},
     gpu::Gpus,
     metrics::Metrics,
@@ -109,6 +110,8 @@ pub struct Settings {
     pub origins: Origins,
     /// Parameters for requests that do not give them.
     pub defaults: Map<String, Value>,
+    /// Whether what differs without meaning is taken out of prompts.
+    pub normalize: Normalize,
 }
 
 /// What every request may look at.
@@ -119,6 +122,7 @@ struct App {
     aliases: Aliases,
     origins: ArcSwap<Origins>,
     defaults: ArcSwap<Map<String, Value>>,
+    normalize: ArcSwap<Normalize>,
     /// Where answered requests are recorded.
     tape: Option<Tape>,
     metrics: Arc<Metrics>,
@@ -144,6 +148,7 @@ impl Surface {
             aliases: Arc::new(ArcSwap::from_pointee(settings.aliases)),
             origins: ArcSwap::from_pointee(settings.origins),
             defaults: ArcSwap::from_pointee(settings.defaults),
+            normalize: ArcSwap::from_pointee(settings.normalize),
             tape,
             metrics: Arc::new(Metrics::new(model)),
         }))
@@ -169,6 +174,7 @@ impl Surface {
         self.0.aliases.store(Arc::new(settings.aliases));
         self.0.origins.store(Arc::new(settings.origins));
         self.0.defaults.store(Arc::new(settings.defaults));
+        self.0.normalize.store(Arc::new(settings.normalize));
         Ok(())
     }
 
@@ -219,6 +225,7 @@ fn router(app: Arc<App>) -> Router {
             Arc::clone(&app),
             tape::record,
         ))
+        .merge(anthropic::routes())
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             auth::require_key,
@@ -229,6 +236,7 @@ fn router(app: Arc<App>) -> Router {
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::wrong_method)
         .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::from_fn(anthropic::own_words))
         .layer(cors(&app))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&app),
@@ -257,6 +265,7 @@ fn cors(app: &Arc<App>) -> CorsLayer {
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([
             record::REQUEST_ID,
+            anthropic::REQUEST_ID,
             header::RETRY_AFTER,
             HeaderName::from_static("retry-after-ms"),
             HeaderName::from_static("x-should-retry"),

@@ -12,6 +12,7 @@ use crate::{api::Surface, config::Config, log, systemd};
 /// What a reload changes; of `limits` all but those beside.
 const RELOADED: [&str; 7] = [
     "auth",
+    "cache.normalize",
     "cache.share",
     "cors",
     "limits",

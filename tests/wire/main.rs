@@ -1,6 +1,7 @@
 //! The wire, as clients see it: status, headers and body of every route and of every way it fails,
 //! with the real router, scheduler and chat templates over a model that repeats the last line of its prompt.
 
+mod anthropic;
 mod chat;
 mod completions;
 mod embeddings;
