@@ -216,6 +216,7 @@ async fn what_has_no_effect_is_told_in_a_header() {
     let more = json!({
         "thinking": {"type": "enabled", "budget_tokens": 1024},
         "context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]},
+        "thread": {"type": "create"},
         "messages": [
             {"role": "user", "content": "a"},
             {"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "b"}]},
@@ -227,6 +228,7 @@ async fn what_has_no_effect_is_told_in_a_header() {
     insta::assert_snapshot!(format!("{warnings:#?}"), @r#"
     [
         "messages[1].content[0]: redacted thinking cannot be read here and is left out",
+        "thread: no conversation is kept here; send all of it each time",
         "thinking.budget_tokens: not enforced; only max_tokens bounds the thinking",
         "context_management: nothing is edited here; the whole conversation is read",
     ]
@@ -400,6 +402,14 @@ async fn fields_that_are_wrong_are_named_as_they_were_written() {
     invalid_request: metadata: expected an object, got "m"
     invalid_request: logit_bias: expected token ids below 258 with biases from -100 to 100 (or false), as an object or an array of pairs
     "#);
+}
+
+#[tokio::test]
+async fn a_conversation_that_should_be_kept_here_is_told_to_be_lost() {
+    let server = Server::ready();
+    let more = json!({"thread": {"type": "continue", "previous_message_id": "msg_1"}});
+    let body = value(ask(&server, "a", more).await).await;
+    assert_eq!(body["error"]["details"]["error_code"], "thread_not_found");
 }
 
 #[tokio::test]

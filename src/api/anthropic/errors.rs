@@ -11,6 +11,7 @@ use axum::{
 };
 use serde::Serialize;
 
+use super::request::THREAD;
 use crate::api::{error::ApiError, record::Record};
 
 pub(in crate::api) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
@@ -30,6 +31,14 @@ pub(super) struct Body {
 struct Detail {
     r#type: &'static str,
     message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details>,
+}
+
+/// What clients act on without reading the message.
+#[derive(Serialize)]
+struct Details {
+    error_code: &'static str,
 }
 
 impl Body {
@@ -39,6 +48,7 @@ impl Body {
             error: Detail {
                 r#type: name(error.status()),
                 message: message(error),
+                details: details(error),
             },
             request_id: request_id.to_owned(),
         }
@@ -80,6 +90,16 @@ fn name(status: StatusCode) -> &'static str {
         StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "timeout_error",
         status if status.is_client_error() => "invalid_request_error",
         _ => "api_error",
+    }
+}
+
+/// Clients that had a conversation kept send all of it again when they read this.
+fn details(error: &ApiError) -> Option<Details> {
+    match error {
+        ApiError::Invalid { param, .. } if param == THREAD => Some(Details {
+            error_code: "thread_not_found",
+        }),
+        _ => None,
     }
 }
 

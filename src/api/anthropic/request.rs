@@ -42,13 +42,10 @@ pub(super) struct Translated {
 }
 
 /// Known to Anthropic, not to this server. What is empty asks for nothing.
-const UNSUPPORTED: [&str; 5] = [
-    "compaction",
-    "container",
-    "fallbacks",
-    "mcp_servers",
-    "thread",
-];
+const UNSUPPORTED: [&str; 4] = ["compaction", "container", "fallbacks", "mcp_servers"];
+
+/// Names a conversation that a client believes to be kept here.
+pub(super) const THREAD: &str = "thread.previous_message_id";
 
 /// Of the chat's own parameters, those that callers of this endpoint may use as well: nothing of Anthropic's has their
 /// names, and none of them changes how many answers there are or what they look like.
@@ -118,6 +115,9 @@ pub(super) fn translate(
     } = messages::read(fields, system)?;
     chat.insert("messages".to_owned(), messages.into());
     tools::read(fields, &mut chat)?;
+    if begins_thread(fields)? {
+        warnings.push("thread: no conversation is kept here; send all of it each time".to_owned());
+    }
     let display = thinking(fields, &mut chat, &mut warnings)?;
     let format = output(fields, &mut chat)?;
     if managed(fields)? {
@@ -153,6 +153,23 @@ fn refuse_unsupported(fields: Fields<'_>) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+/// A conversation may begin as one that is kept: clients send all of it again once it turns out to be lost.
+fn begins_thread(fields: Fields<'_>) -> Result<bool, ApiError> {
+    let Some(thread) = fields.object("thread")? else {
+        return Ok(false);
+    };
+    let thread = Fields::within(thread, "thread.");
+    match thread.text("type")? {
+        Some("create") => Ok(true),
+        Some("continue") => {
+            let message =
+                format!("{THREAD}: no conversation is kept here; send all of its messages");
+            Err(ApiError::invalid(THREAD, message))
+        }
+        _ => Err(thread.wrong("type", "\"create\"")),
+    }
 }
 
 /// Fields that describe the request, or choose between what there is one of here.
