@@ -1,17 +1,15 @@
-//! OpenAI's own Python client against the real binary with the real small model.
+//! Official clients against the real binary with the real small model.
 
 #[path = "support/encoders.rs"]
 mod encoders;
+#[path = "support/packages.rs"]
+mod packages;
 #[path = "support/server.rs"]
 mod server;
 
-use std::{
-    env, fs,
-    fs::File,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, process::Command};
 
+use packages::Packages;
 use server::Server;
 
 const SEQUENCES: u32 = 2;
@@ -53,20 +51,74 @@ fn the_openai_client_embeds() {
     run("test_embeddings.py", &server, &[("MODEL", name)]);
 }
 
-/// Runs one file of tests/clients with pytest; its output is this test's output.
+#[test]
+fn the_anthropic_client_finds_what_it_relies_on() {
+    let server = Server::start(&["engine = {context = 1024, parallel = 2}"]);
+    run("test_anthropic.py", &server, &[("CONTEXT", "1024")]);
+}
+
+#[test]
+fn demanded_tools_are_called_with_inputs_of_their_schemas() {
+    let server = Server::start(&["engine = {context = 2048, parallel = 2}", TOOLS]);
+    run("test_anthropic_tools.py", &server, &[]);
+}
+
+#[test]
+fn programs_made_of_these_clients_work_too() {
+    let server = Server::start(&["engine = {context = 1024, parallel = 2}"]);
+    run("test_langchain.py", &server, &[]);
+    run("test_llm.py", &server, &[]);
+    run_with(Packages::LiteLlm, "test_litellm.py", &server, &[]);
+}
+
+#[test]
+fn the_javascript_clients_find_what_they_rely_on() {
+    let Some(folder) = packages::node_folder() else {
+        eprintln!("SKIPPED: node is not installed, so no JavaScript client was tested");
+        return;
+    };
+    let plain = Server::start(&["engine = {context = 1024, parallel = 2}"]);
+    let tools = Server::start(&["engine = {context = 2048, parallel = 2}", TOOLS]);
+    for (server, file) in [
+        (&plain, "openai.test.mjs"),
+        (&plain, "anthropic.test.mjs"),
+        (&plain, "ai.test.mjs"),
+        (&tools, "tools.test.mjs"),
+    ] {
+        let mut node = Command::new("node");
+        node.args(["--test", "--test-reporter", "spec", file])
+            .env("MODEL", server::MODEL);
+        finish(node.current_dir(&folder), server, file);
+    }
+}
+
+/// A template with tools whose calls begin at once when one is demanded; the small model's own has none.
+const TOOLS: &str = "model.chat_template = \"tests/templates/gemma.jinja\"";
+
+/// Runs one file of tests/clients with pytest.
 fn run(file: &str, server: &Server, environment: &[(&str, &str)]) {
-    let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
-    let output = Command::new(python())
+    run_with(Packages::Clients, file, server, environment);
+}
+
+fn run_with(packages: Packages, file: &str, server: &Server, environment: &[(&str, &str)]) {
+    let mut python = Command::new(packages::python(packages));
+    python
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
-        .arg(clients.join(file))
-        .env("BASE_URL", server.url("/v1"))
-        .env("MODEL", server::MODEL)
+        .arg(packages::source(file))
         .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("MODEL", server::MODEL)
+        .envs(environment.iter().copied());
+    finish(&mut python, server, file);
+}
+
+/// Runs a client, whose output is this test's output.
+fn finish(client: &mut Command, server: &Server, file: &str) {
+    let output = client
+        .env("BASE_URL", server.url("/v1"))
         // A proxy has no business between two processes of one machine.
         .env("NO_PROXY", "127.0.0.1")
-        .envs(environment.iter().copied())
         .output()
-        .expect("python can be started");
+        .expect("it can be started");
     println!("{}", String::from_utf8_lossy(&output.stdout));
     println!("{}", String::from_utf8_lossy(&output.stderr));
     assert!(
@@ -74,47 +126,4 @@ fn run(file: &str, server: &Server, environment: &[(&str, &str)]) {
         "{file} failed; the server logged:\n{}",
         server.read_log()
     );
-}
-
-/// Python of the virtual environment that `make test` made, or of one made here.
-fn python() -> PathBuf {
-    if let Some(venv) = env::var_os("LLM_SERVER_TEST_VENV") {
-        return Path::new(&venv).join("bin/python");
-    }
-    let target = server::target();
-    let venv = target.join("venv");
-    // Tests run at once: the first makes it, the others wait.
-    let lock = File::create(target.join("venv.lock")).expect("the target folder can be written");
-    lock.lock().expect("the lock can be taken");
-    let ready = venv.join("ready");
-    if !ready.exists() {
-        let requirements =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/requirements.txt");
-        succeed(
-            Command::new("python3")
-                .args(["-m", "venv", "--clear"])
-                .arg(&venv),
-        );
-        succeed(
-            Command::new(venv.join("bin/python"))
-                .args([
-                    "-m",
-                    "pip",
-                    "install",
-                    "--quiet",
-                    "--disable-pip-version-check",
-                    "-r",
-                ])
-                .arg(requirements),
-        );
-        File::create(ready).expect("the target folder can be written");
-    }
-    venv.join("bin/python")
-}
-
-fn succeed(command: &mut Command) {
-    let status = command
-        .status()
-        .expect("python3 and its venv module are installed");
-    assert!(status.success(), "{command:?} failed");
 }

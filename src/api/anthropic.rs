@@ -57,9 +57,8 @@ async fn create(
         jobs,
         readers,
         delivery,
-        mut warnings,
+        warnings,
     } = turn;
-    warnings.extend(asked.warnings);
     let voice = Voice::new(
         &service.identity,
         record.id(),
@@ -76,7 +75,7 @@ async fn create(
         Delivery::Stream(_) => {
             let answer = Events::new(voice, readers);
             let run = Run::submit(service, jobs, copies, "messages", answer, record)?;
-            run.stream(app.limits.keep_alive).await?
+            run.stream(app.limits().keep_alive).await?
         }
     };
     warn(&mut response, warnings);
@@ -90,10 +89,10 @@ async fn count(
     body: Body,
 ) -> Result<Response, ApiError> {
     let service = app.service()?;
-    let (turn, asked) = receive(&app, &service, tenant, body, Purpose::Count).await?;
+    let (turn, _) = receive(&app, &service, tenant, body, Purpose::Count).await?;
     let tokens: usize = turn.jobs.iter().map(|job| job.prompt.len()).sum();
     let mut response = Json(json!({"input_tokens": tokens})).into_response();
-    warn(&mut response, [turn.warnings, asked.warnings].concat());
+    warn(&mut response, turn.warnings);
     Ok(response)
 }
 
@@ -113,15 +112,20 @@ async fn receive(
                 body,
                 asked,
                 names: found,
+                warnings,
             } = request::translate(&body, purpose, normalize)?;
             let _ = names.set(found);
-            Ok((body, asked))
+            Ok((body, (asked, warnings)))
         }
     };
     let received = turn::receive(app, service, tenant, body, translate).await;
-    // What is wrong with the translation is told in the caller's words.
-    received.map_err(|error| match names.get() {
-        Some(names) => names.callers(error),
-        None => error,
-    })
+    // What is wrong with the translation, or of no effect, is told in the caller's words.
+    let Some(names) = names.get() else {
+        return received.map(|(turn, (asked, _))| (turn, asked));
+    };
+    let (mut turn, (asked, mut warnings)) = received.map_err(|error| names.callers(error))?;
+    let others = turn.warnings.into_iter();
+    warnings.extend(others.map(|warning| names.callers_warning(warning)));
+    turn.warnings = warnings;
+    Ok((turn, asked))
 }

@@ -1,7 +1,6 @@
 """What users of Anthropic's Python client rely on, sync and async, streamed and not."""
 
 import asyncio
-import json
 import os
 
 import anthropic
@@ -12,23 +11,7 @@ from pydantic import BaseModel
 # Anthropic's clients add `/v1` themselves.
 BASE_URL = os.environ["BASE_URL"].removesuffix("/v1")
 CONTEXT = int(os.environ["CONTEXT"])
-# The small model thinks without end when it may.
-SILENT = {"type": "disabled"}
 FRANCE = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
-WEATHER = {
-    "name": "get_weather",
-    "description": "The weather in a city.",
-    "input_schema": {
-        "type": "object",
-        "properties": {
-            "city": {"type": "string", "maxLength": 20},
-            "unit": {"enum": ["celsius", "fahrenheit"]},
-        },
-        "required": ["city", "unit"],
-        "additionalProperties": False,
-    },
-}
-TIME = {"name": "get_time", "input_schema": {"type": "object", "properties": {}}}
 
 
 @pytest.fixture
@@ -41,7 +24,6 @@ def client():
 def ask(client, model, **more):
     more.setdefault("max_tokens", 32)
     more.setdefault("extra_body", {"temperature": 0})
-    more.setdefault("thinking", SILENT)
     return client.messages.create(model=model, messages=more.pop("messages", FRANCE), **more)
 
 
@@ -70,7 +52,7 @@ def test_a_model_is_found_in_the_list(client, model):
 def test_a_streamed_message_is_the_same_message(client, model):
     whole = ask(client, model)
     with client.messages.stream(
-        model=model, messages=FRANCE, max_tokens=32, thinking=SILENT, extra_body={"temperature": 0}
+        model=model, messages=FRANCE, max_tokens=32, extra_body={"temperature": 0}
     ) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_message()
@@ -103,8 +85,7 @@ def test_the_async_client_gets_the_same_answers(client, model):
                 model=model,
                 messages=FRANCE,
                 max_tokens=32,
-                thinking=SILENT,
-                extra_body={"temperature": 0},
+                        extra_body={"temperature": 0},
             ) as stream:
                 text = "".join([piece async for piece in stream.text_stream])
             return whole.content[0].text, text
@@ -160,91 +141,7 @@ def test_the_second_request_reads_the_cache(client, model):
     assert usage.cache_creation_input_tokens == 0
 
 
-# --- tools
-
-
-@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}])
-def test_a_forced_call_has_an_input_of_its_schema(client, model, choice):
-    answer = ask(
-        client,
-        model,
-        messages=[{"role": "user", "content": "What is the weather in Rome?"}],
-        tools=[WEATHER],
-        tool_choice={**choice, "disable_parallel_tool_use": True},
-        max_tokens=200,
-    )
-    assert answer.stop_reason == "tool_use"
-    (call,) = [block for block in answer.content if block.type == "tool_use"]
-    assert call.id.startswith("toolu_") and call.name == "get_weather"
-    assert set(call.input) == {"city", "unit"}
-    assert call.input["unit"] in ("celsius", "fahrenheit")
-
-
-def test_a_streamed_call_joins_to_its_input(client, model):
-    with client.messages.stream(
-        model=model,
-        messages=[{"role": "user", "content": "What is the weather in Rome?"}],
-        tools=[WEATHER],
-        tool_choice={"type": "any", "disable_parallel_tool_use": True},
-        thinking=SILENT,
-        max_tokens=200,
-    ) as stream:
-        pieces = [event.partial_json for event in stream if event.type == "input_json"]
-        call = stream.get_final_message().content[-1]
-    assert json.loads("".join(pieces)) == call.input
-    assert len(pieces) > 2
-
-
-def test_the_result_of_a_call_goes_back(client, model):
-    question = {"role": "user", "content": "What is the weather in Rome?"}
-    forced = {"type": "any", "disable_parallel_tool_use": True}
-    first = ask(
-        client, model, messages=[question], tools=[WEATHER, TIME], tool_choice=forced, max_tokens=200
-    )
-    (call,) = [block for block in first.content if block.type == "tool_use"]
-    result = {
-        "type": "tool_result",
-        "tool_use_id": call.id,
-        "content": [{"type": "text", "text": "Sunny, 25 degrees."}],
-    }
-    history = [
-        question,
-        {"role": "assistant", "content": first.content},
-        {"role": "user", "content": [result]},
-    ]
-    second = ask(
-        client, model, messages=history, tools=[WEATHER, TIME], tool_choice={"type": "none"}
-    )
-    assert second.stop_reason in ("end_turn", "max_tokens")
-    assert second.content[0].type == "text"
-    failed = {**result, "is_error": True, "content": "no such city"}
-    history[-1] = {"role": "user", "content": [failed]}
-    assert ask(client, model, messages=history, tools=[WEATHER, TIME]).content
-
-
-def test_the_beta_runner_runs_a_tool_and_sends_its_result(client, model):
-    ran = []
-
-    @anthropic.beta_tool
-    def set_switch(on: bool) -> str:
-        """Sets the switch."""
-        ran.append(on)
-        return "Done."
-
-    runner = client.beta.messages.tool_runner(
-        model=model,
-        max_tokens=100,
-        tools=[set_switch],
-        tool_choice={"type": "any", "disable_parallel_tool_use": True},
-        messages=[{"role": "user", "content": "Please set the switch."}],
-        max_iterations=2,
-        thinking=SILENT,
-    )
-    messages = list(runner)
-    assert [message.stop_reason for message in messages] == ["tool_use"] * 2
-    assert ran and all(isinstance(on, bool) for on in ran)
-    # The second request brought the result of the first one's call.
-    assert prompt_tokens(messages[1].usage) > prompt_tokens(messages[0].usage)
+# --- forms and counting
 
 
 def test_a_parsed_answer_is_an_object_of_its_class(client, model):
@@ -256,24 +153,14 @@ def test_a_parsed_answer_is_an_object_of_its_class(client, model):
         model=model,
         messages=[{"role": "user", "content": "Describe a cat."}],
         output_format=Animal,
-        thinking=SILENT,
         max_tokens=100,
         extra_body={"temperature": 0},
     )
     assert isinstance(answer.parsed_output, Animal)
 
 
-# --- counting
-
-
 def test_counted_tokens_are_the_prompts(client, model):
-    body = {
-        "messages": FRANCE,
-        "system": "You are helpful.",
-        "tools": [WEATHER],
-        "tool_choice": {"type": "auto"},
-        "thinking": SILENT,
-    }
+    body = {"messages": FRANCE, "system": "You are helpful."}
     counted = client.messages.count_tokens(model=model, **body)
     answered = client.messages.create(model=model, max_tokens=1, **body)
     assert counted.input_tokens == prompt_tokens(answered.usage)
@@ -312,7 +199,6 @@ def test_beta_headers_and_unknown_fields_are_let_pass(client, model):
         model=model,
         messages=FRANCE,
         max_tokens=16,
-        thinking=SILENT,
         betas=["context-management-2025-06-27", "interleaved-thinking-2025-05-14"],
         metadata={"user_id": "u"},
         extra_body={"temperature": 0, "what_comes_next": True},

@@ -16,7 +16,7 @@ use llm_server::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{CONTEXT, PANIC, Server, Setup, events, gated, post, show, text, value};
+use crate::support::{CONTEXT, PANIC, Server, Setup, events, gated, key, post, show, text, value};
 
 const MESSAGES: &str = "/v1/messages";
 const COUNT: &str = "/v1/messages/count_tokens";
@@ -229,8 +229,8 @@ async fn what_has_no_effect_is_told_in_a_header() {
     [
         "messages[1].content[0]: redacted thinking cannot be read here and is left out",
         "thread: no conversation is kept here; send all of it each time",
-        "thinking.budget_tokens: not enforced; only max_tokens bounds the thinking",
         "context_management: nothing is edited here; the whole conversation is read",
+        "thinking.budget_tokens: this model's chat template has no marks around thinking; there is no budget",
     ]
     "#);
 }
@@ -453,7 +453,7 @@ async fn routes_that_are_not_there() {
 #[tokio::test]
 async fn a_key_is_taken_from_either_header() {
     let server = Setup {
-        keys: vec!["sk-ant-test".to_owned()],
+        keys: vec![key("sk-ant-test")],
         ..Setup::default()
     }
     .start();

@@ -65,6 +65,14 @@ impl Names {
         ApiError::invalid(named, message)
     }
 
+    /// The same for a warning, which begins with its field.
+    pub(super) fn callers_warning(&self, warning: String) -> String {
+        match warning.split_once(": ") {
+            Some((param, rest)) if !param.contains(' ') => format!("{}: {rest}", self.name(param)),
+            _ => warning,
+        }
+    }
+
     fn name(&self, param: &str) -> String {
         if let Some((index, rest)) = indexed(param, "messages") {
             return self.message(index, rest);

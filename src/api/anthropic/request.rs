@@ -24,8 +24,6 @@ pub(super) enum Purpose {
 pub(super) struct Asked {
     pub(super) stop_sequences: Vec<String>,
     pub(super) display: Display,
-    /// What of the request has no effect.
-    pub(super) warnings: Vec<String>,
 }
 
 /// Whether the client gets the text of the model's thinking.
@@ -39,6 +37,8 @@ pub(super) struct Translated {
     pub(super) body: Map<String, Value>,
     pub(super) asked: Asked,
     pub(super) names: Names,
+    /// What of the request has no effect.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Known to Anthropic, not to this server. What is empty asks for nothing.
@@ -118,7 +118,7 @@ pub(super) fn translate(
     if begins_thread(fields)? {
         warnings.push("thread: no conversation is kept here; send all of it each time".to_owned());
     }
-    let display = thinking(fields, &mut chat, &mut warnings)?;
+    let display = thinking(fields, &mut chat)?;
     let format = output(fields, &mut chat)?;
     if managed(fields)? {
         warnings.push(
@@ -130,12 +130,12 @@ pub(super) fn translate(
         asked: Asked {
             stop_sequences,
             display,
-            warnings,
         },
         names: Names {
             messages: origins,
             format,
         },
+        warnings,
     })
 }
 
@@ -225,11 +225,7 @@ fn stop_sequences(fields: Fields<'_>) -> Result<Vec<String>, ApiError> {
 }
 
 /// Without the field, the model thinks or not as it does by default.
-fn thinking(
-    fields: Fields<'_>,
-    chat: &mut Map<String, Value>,
-    warnings: &mut Vec<String>,
-) -> Result<Display, ApiError> {
+fn thinking(fields: Fields<'_>, chat: &mut Map<String, Value>) -> Result<Display, ApiError> {
     let Some(thinking) = fields.object("thinking")? else {
         return Ok(Display::Shown);
     };
@@ -241,10 +237,6 @@ fn thinking(
                 return Err(thinking.wrong("budget_tokens", "an integer of at least 1"));
             };
             chat.insert("thinking_budget_tokens".to_owned(), tokens.into());
-            warnings.push(
-                "thinking.budget_tokens: not enforced; only max_tokens bounds the thinking"
-                    .to_owned(),
-            );
             true
         }
         Some("adaptive" | "between_tools") => true,

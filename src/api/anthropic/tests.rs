@@ -1,5 +1,7 @@
 //! Thinking, tools and documents: in requests as the chat gets them, in answers as clients do.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -221,7 +223,7 @@ fn reader() -> Reader {
 fn voice(display: Display) -> Voice {
     let identity = Identity {
         model: "m".to_owned(),
-        aliases: Vec::new(),
+        aliases: Arc::default(),
         created: 0,
         fingerprint: "fp".to_owned(),
         version: Value::Null,
