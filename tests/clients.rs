@@ -92,8 +92,8 @@ fn the_javascript_clients_find_what_they_rely_on() {
     }
 }
 
-/// A template with tools whose calls begin at once when one is demanded; the small model's own has none.
-const TOOLS: &str = "model.chat_template = \"tests/templates/gemma.jinja\"";
+/// A template with tools, of which the small model's own has none, and with examples, without which it would rather talk.
+const TOOLS: &str = "model.chat_template = \"tests/clients/tools.jinja\"";
 
 /// Runs one file of tests/clients with pytest.
 fn run(file: &str, server: &Server, environment: &[(&str, &str)]) {

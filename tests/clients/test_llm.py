@@ -11,6 +11,7 @@ FILE = """
   model_name: {model}
   api_base: {base}
   api_key_name: here
+  supports_schema: true
 """
 
 

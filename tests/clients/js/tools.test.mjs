@@ -1,4 +1,4 @@
-// Tool calls that are demanded, with a template that has them.
+// Tool calls that are demanded, with a template that has them and shows examples of calls one to three.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import Anthropic from "@anthropic-ai/sdk";
@@ -14,7 +14,7 @@ const schema = {
   required: ["state"],
   additionalProperties: false,
 };
-const messages = [{ role: "user", content: "Switch the light." }];
+const messages = [{ role: "user", content: "Use tool four." }];
 
 test("OpenAI's client streams a call whose arguments are JSON", async () => {
   const client = new OpenAI({ baseURL, apiKey: "none", maxRetries: 0 });
