@@ -7,7 +7,11 @@ mod packages;
 #[path = "support/server.rs"]
 mod server;
 
-use std::{fs, process::Command};
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
 
 use packages::Packages;
 use server::Server;
@@ -73,7 +77,7 @@ fn programs_made_of_these_clients_work_too() {
 
 #[test]
 fn the_javascript_clients_find_what_they_rely_on() {
-    let Some(folder) = packages::node_folder() else {
+    let Some(folder) = packages::node_folder("js") else {
         eprintln!("SKIPPED: node is not installed, so no JavaScript client was tested");
         return;
     };
@@ -90,6 +94,54 @@ fn the_javascript_clients_find_what_they_rely_on() {
             .env("MODEL", server::MODEL);
         finish(node.current_dir(&folder), server, file);
     }
+}
+
+/// Claude Code, led through one tool call by what tests/clients/agent/scripted.py lets the engine say.
+#[test]
+fn an_agent_runs_the_command_that_the_model_calls_for() {
+    let Some(folder) = packages::node_folder("agent") else {
+        eprintln!("SKIPPED: node is not installed, so no agent was tested");
+        return;
+    };
+    let server = Server::start(&["engine = {context = 8192, parallel = 2}", TOOLS]);
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let mut script = Command::new("python3")
+        .arg(packages::source("agent/scripted.py"))
+        .args([
+            &server.url(""),
+            "echo written by the agent > proof.txt",
+            "The file is written.",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python can be started");
+    let mut address = String::new();
+    let said = script.stdout.take().expect("a pipe");
+    BufReader::new(said)
+        .read_line(&mut address)
+        .expect("an address");
+    let mut agent = Command::new("node");
+    agent
+        .arg(folder.join("node_modules/@anthropic-ai/claude-code/cli-wrapper.cjs"))
+        .args(["--bare", "--print", "Write the file proof.txt."])
+        .args(["--system-prompt", "You are a coding agent."])
+        .args(["--tools", "Bash", "--allowedTools", "Bash"])
+        .current_dir(place.path())
+        .stdin(Stdio::null())
+        .env_clear()
+        .env("PATH", env::var_os("PATH").unwrap_or_default())
+        .env("HOME", place.path())
+        .env("ANTHROPIC_BASE_URL", address.trim())
+        .env("ANTHROPIC_API_KEY", "none")
+        .env("ANTHROPIC_MODEL", server::MODEL)
+        .env("ANTHROPIC_SMALL_FAST_MODEL", server::MODEL)
+        .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
+    let said = finish(&mut agent, &server, "the agent");
+    let _ = script.kill();
+    let _ = script.wait();
+    let written = fs::read_to_string(place.path().join("proof.txt"));
+    assert_eq!(written.expect("the agent's file"), "written by the agent\n");
+    assert_eq!(said.trim(), "The file is written.");
 }
 
 /// A template with tools, of which the small model's own has none, and with examples, without which it would rather talk.
@@ -112,18 +164,20 @@ fn run_with(packages: Packages, file: &str, server: &Server, environment: &[(&st
 }
 
 /// Runs a client, whose output is this test's output.
-fn finish(client: &mut Command, server: &Server, file: &str) {
+fn finish(client: &mut Command, server: &Server, file: &str) -> String {
     let output = client
         .env("BASE_URL", server.url("/v1"))
         // A proxy has no business between two processes of one machine.
         .env("NO_PROXY", "127.0.0.1")
         .output()
         .expect("it can be started");
-    println!("{}", String::from_utf8_lossy(&output.stdout));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    println!("{said}");
     println!("{}", String::from_utf8_lossy(&output.stderr));
     assert!(
         output.status.success(),
         "{file} failed; the server logged:\n{}",
         server.read_log()
     );
+    said
 }

@@ -52,11 +52,11 @@ pub(crate) fn python(packages: Packages) -> PathBuf {
     python
 }
 
-/// A folder with the JavaScript tests and their modules; `None` where there is no node.
-pub(crate) fn node_folder() -> Option<PathBuf> {
+/// What lies in a folder of tests/clients, beside the modules that its lists name; `None` where there is no node.
+pub(crate) fn node_folder(name: &str) -> Option<PathBuf> {
     Command::new("node").arg("--version").output().ok()?;
-    let folder = server::target().join("js");
-    let lists = ["package.json", "package-lock.json"].map(|name| source("js").join(name));
+    let folder = server::target().join(format!("node-{name}"));
+    let lists = ["package.json", "package-lock.json"].map(|list| source(name).join(list));
     let lists: Vec<&Path> = lists.iter().map(PathBuf::as_path).collect();
     install(&folder, &lists, || {
         fs::create_dir_all(&folder).expect("the target folder can be written");
@@ -67,7 +67,7 @@ pub(crate) fn node_folder() -> Option<PathBuf> {
             .current_dir(&folder));
     });
     // A module is looked for in the folders above the file that wants it.
-    for entry in fs::read_dir(source("js")).expect("the tests are there") {
+    for entry in fs::read_dir(source(name)).expect("the tests are there") {
         let path = entry.expect("a file").path();
         if path.extension().is_some_and(|end| end == "mjs") {
             copy(&path, &folder);

@@ -405,6 +405,23 @@ async fn fields_that_are_wrong_are_named_as_they_were_written() {
 }
 
 #[tokio::test]
+async fn every_described_parameter_of_the_wrong_type_is_refused_by_its_name() {
+    let server = Server::ready();
+    let described = value(server.get("/openapi.json").await).await;
+    let properties = &described["components"]["schemas"]["AnthropicMessages"]["properties"];
+    let properties = properties.as_object().unwrap();
+    assert!(properties.len() > 20);
+    for name in properties.keys() {
+        let mut more = json!({});
+        more[name] = json!([[{}]]);
+        let response = ask(&server, "a", more).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{name}");
+        let message = value(response).await["error"]["message"].clone();
+        assert!(message.as_str().unwrap().starts_with(name), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn a_conversation_that_should_be_kept_here_is_told_to_be_lost() {
     let server = Server::ready();
     let more = json!({"thread": {"type": "continue", "previous_message_id": "msg_1"}});

@@ -37,13 +37,20 @@ def narrowed(body):
         "required": ["command", "description"],
         "additionalProperties": False,
     }
-    # The words that tests/clients/tools.jinja shows examples for: the small model has to begin a call by itself.
-    messages = [*body["messages"], {"role": "user", "content": "Use tool four."}]
+    # The small model has to begin a call by itself; it goes on as it was begun.
+    messages = list(body["messages"])
+    for number in range(4):
+        call = {"type": "tool_use", "id": f"toolu_{number}", "name": "Bash"}
+        call["input"] = {"command": COMMAND, "description": "Runs it"}
+        result = {"type": "tool_result", "tool_use_id": call["id"], "content": "Again."}
+        messages.append({"role": "assistant", "content": [call]})
+        messages.append({"role": "user", "content": [result]})
     return {
         **body,
         "messages": messages,
         "max_tokens": 200,
-        "tools": [{**tools["Bash"], "input_schema": schema}],
+        "temperature": 0,
+        "tools": [{"name": "Bash", "input_schema": schema}],
         "tool_choice": {"type": "tool", "name": "Bash", "disable_parallel_tool_use": True},
         "thinking": {"type": "disabled"},
     }
