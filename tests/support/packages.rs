@@ -60,7 +60,9 @@ pub(crate) fn node_folder(name: &str) -> Option<PathBuf> {
     let lists: Vec<&Path> = lists.iter().map(PathBuf::as_path).collect();
     install(&folder, &lists, || {
         fs::create_dir_all(&folder).expect("the target folder can be written");
-        lists.iter().for_each(|list| copy(list, &folder));
+        for list in &lists {
+            copy(list, &folder);
+        }
         // No scripts of packages run.
         run(Command::new("npm")
             .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
@@ -84,7 +86,7 @@ pub(crate) fn source(name: &str) -> PathBuf {
 
 /// Has `folder` filled anew unless it was, from the same `lists`. Tests run at once: one does it, others wait.
 fn install(folder: &Path, lists: &[&Path], fill: impl FnOnce()) {
-    let texts = lists.iter().map(|list| fs::read_to_string(list));
+    let texts = lists.iter().map(fs::read_to_string);
     let wanted = texts.collect::<Result<String, _>>().expect("a list");
     let parent = folder.parent().expect("a folder in another");
     fs::create_dir_all(parent).expect("the target folder can be written");

@@ -269,6 +269,7 @@ async fn a_beginning_of_the_answer_is_gone_on_from() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 async fn fields_that_are_wrong_are_named_as_they_were_written() {
     let server = Server::ready();
     let user = |block: Value| json!({"messages": [{"role": "user", "content": [block]}]});

@@ -40,7 +40,7 @@ mod tests {
 
     use super::*;
 
-    fn system(value: Value, normalize: Normalize) -> Option<String> {
+    fn system(value: &Value, normalize: Normalize) -> Option<String> {
         let body = json!({"system": value});
         read(Fields::new(body.as_object().unwrap()), normalize).unwrap()
     }
@@ -51,13 +51,13 @@ mod tests {
         let blocks = json!([{"type": "text", "text": line}, {"type": "text", "text": "Be brief."}]);
         let text = json!(format!("{line}\nBe brief."));
         for given in [blocks, text] {
-            let kept = system(given.clone(), Normalize::On);
+            let kept = system(&given, Normalize::On);
             assert_eq!(kept.as_deref(), Some("Be brief."));
-            let kept = system(given, Normalize::Off).unwrap();
+            let kept = system(&given, Normalize::Off).unwrap();
             assert_eq!(kept, format!("{line}\nBe brief."));
         }
-        assert_eq!(system(json!(line), Normalize::On), None);
+        assert_eq!(system(&json!(line), Normalize::On), None);
         let elsewhere = format!("What is this?\n{line}");
-        assert_eq!(system(json!(elsewhere), Normalize::On), Some(elsewhere));
+        assert_eq!(system(&json!(elsewhere), Normalize::On), Some(elsewhere));
     }
 }

@@ -19,21 +19,21 @@ const TEMPLATE: &str = include_str!("../../../tests/templates/qwen3.jinja");
 const ANSWER: &str = "<think>\nhm\n</think>\n\nOn it.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 2}}\n</tool_call>";
 
 /// The chat request that a body becomes.
-fn chat(body: Value) -> Value {
+fn chat(body: &Value) -> Value {
     let body = body.as_object().unwrap();
     let translated = translate(body, Purpose::Count, Normalize::On).unwrap();
     translated.body.into()
 }
 
-fn messages(body: Value) -> String {
-    let chat = chat(json!({"messages": body}));
+fn messages(body: &Value) -> String {
+    let chat = chat(&json!({"messages": body}));
     let lines = chat["messages"].as_array().unwrap().iter();
     lines.map(Value::to_string).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
 fn a_conversation_with_tools_and_thinking() {
-    let spoken = messages(json!([
+    let spoken = messages(&json!([
         {"role": "user", "content": "What is the weather?"},
         {"role": "assistant", "content": [
             {"type": "thinking", "thinking": "I need a tool.", "signature": "s"},
@@ -62,7 +62,7 @@ fn a_conversation_with_tools_and_thinking() {
 
 #[test]
 fn what_one_role_says_in_a_row_is_one_message() {
-    let spoken = messages(json!([
+    let spoken = messages(&json!([
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "a"},
         {"role": "user", "content": [{"type": "text", "text": "b"}]},
@@ -82,13 +82,13 @@ fn what_one_role_says_in_a_row_is_one_message() {
 
 #[test]
 fn documents_are_text_under_their_titles_and_images_are_parts() {
-    let spoken = messages(json!([{"role": "user", "content": [
+    let spoken = messages(&json!([{"role": "user", "content": [
         {"type": "document", "title": "T", "context": "C", "source": {"type": "text", "media_type": "text/plain", "data": "D"}},
         {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "E"}]}},
         {"type": "search_result", "title": "F", "source": "G", "content": [{"type": "text", "text": "H"}]},
     ]}]));
     insta::assert_snapshot!(spoken, @r#"{"role":"user","content":"T\nC\nD\nE\nF\nG\nH"}"#);
-    let spoken = messages(json!([{"role": "user", "content": [
+    let spoken = messages(&json!([{"role": "user", "content": [
         {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}},
         {"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}},
         {"type": "text", "text": "What is it?"},
@@ -98,7 +98,7 @@ fn documents_are_text_under_their_titles_and_images_are_parts() {
 
 #[test]
 fn every_other_field_has_its_place_in_a_chat_request() {
-    let mut chat = chat(json!({
+    let mut chat = chat(&json!({
         "model": "m",
         "max_tokens": 7,
         "system": [{"type": "text", "text": "Be"}, {"type": "text", "text": "kind."}],
@@ -182,7 +182,7 @@ fn choices_and_thinking_in_each_of_their_forms() {
     let body = |name: &str, value: Value| {
         let mut body = json!({"messages": [{"role": "user", "content": "a"}]});
         body[name] = value;
-        let mut chat = chat(body);
+        let mut chat = chat(&body);
         chat.as_object_mut().unwrap().shift_remove("messages");
         chat
     };

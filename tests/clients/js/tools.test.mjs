@@ -21,6 +21,7 @@ test("OpenAI's client streams a call whose arguments are JSON", async () => {
   const stream = client.chat.completions.stream({
     model,
     messages,
+    temperature: 0,
     max_tokens: 100,
     tools: [{ type: "function", function: { name: "light", parameters: schema } }],
     tool_choice: "required",
@@ -42,6 +43,7 @@ test("Anthropic's client streams a call with its input", async () => {
   const stream = client.messages.stream({
     model,
     messages,
+    temperature: 0,
     max_tokens: 100,
     tools: [{ name: "light", input_schema: schema }],
     tool_choice: { type: "any", disable_parallel_tool_use: true },
@@ -68,10 +70,12 @@ test("the AI SDK runs a tool and sends its result", async () => {
   const { steps } = await generateText({
     model: provider(model),
     messages,
+    temperature: 0,
     maxOutputTokens: 100,
     maxRetries: 0,
     tools: { light: light(ran) },
-    toolChoice: "required",
+    // The small model need not find its way back to a call.
+    prepareStep: ({ stepNumber }) => ({ toolChoice: stepNumber === 0 ? "required" : "none" }),
     stopWhen: stepCountIs(2),
   });
   assert.equal(steps.length, 2);
@@ -84,6 +88,7 @@ test("the AI SDK streams a tool's call", async () => {
   const { fullStream } = streamText({
     model: provider(model),
     messages,
+    temperature: 0,
     maxOutputTokens: 100,
     maxRetries: 0,
     tools: { light: light(ran) },

@@ -74,22 +74,22 @@ impl Sequence {
         if text.is_empty() {
             return;
         }
-        if self.open != Some(part) {
-            let mut all = match self.held.take() {
-                Some((of, space)) if of == part => space,
-                _ => String::new(),
-            };
-            all.push_str(&text);
-            // A line between reasoning and a call is no block.
-            if all.trim().is_empty() {
-                self.held = Some((part, all));
-                return;
-            }
-            self.begin(part, changes);
-            changes.push(Change::More(all));
-        } else {
+        if self.open == Some(part) {
             changes.push(Change::More(text));
+            return;
         }
+        let mut all = match self.held.take() {
+            Some((of, space)) if of == part => space,
+            _ => String::new(),
+        };
+        all.push_str(&text);
+        // A line between reasoning and a call is no block.
+        if all.trim().is_empty() {
+            self.held = Some((part, all));
+            return;
+        }
+        self.begin(part, changes);
+        changes.push(Change::More(all));
     }
 
     fn call(&mut self, call: ToolCallDelta, changes: &mut Vec<Change>) {
