@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help tools build serve test lint fmt bench churn cuda gpu-bundle
+.PHONY: help tools build serve test appliance-test lint fmt bench churn cuda gpu-bundle
 
 CARGO ?= cargo
 # Everything is built for this one profile: llama.cpp takes minutes and is compiled once.
@@ -15,7 +15,7 @@ VENV := target/venv
 export SET
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name what; do printf '  make %-14s %s\n' "$$name" "$$what"; done
 	@echo "  make serve SET='listen = \"127.0.0.1:9000\"'    overrides any option of config.ncl"
 
 tools: ## install what the other targets need (Debian: with apt)
@@ -38,6 +38,9 @@ test: tools $(VENV)/ready $(VENV)-litellm/ready ## every test, with the real eng
 		timeout 45m $(CARGO) test $(PROFILE) --all-targets --no-fail-fast -- --test-threads 1; \
 	fi
 
+appliance-test: build ## the service under a real systemd, in a container (needs root, Debian)
+	@tests/appliance/run.sh
+
 # Rebuilt when the pinned versions change.
 $(VENV)/ready: tests/clients/requirements.txt
 $(VENV)-litellm/ready: tests/clients/requirements-litellm.txt
@@ -51,7 +54,7 @@ lint: tools ## formatting, clippy without warnings, licences
 	$(CARGO) clippy $(PROFILE) --all-targets -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --all-features check licenses bans sources; \
 	else echo "cargo-deny is not installed: licences were not checked"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/* benches/*.sh; \
+	@if command -v shellcheck >/dev/null; then shellcheck -x .ci/* benches/*.sh tests/appliance/*.sh; \
 	else echo "shellcheck is not installed: scripts were not checked"; fi
 
 fmt: tools ## format the code

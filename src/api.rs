@@ -3,18 +3,22 @@
 mod anthropic;
 mod auth;
 mod body;
+mod early;
 mod encode;
 mod error;
 mod fields;
 mod health;
 mod metrics;
 mod native;
+mod ollama;
 mod openai;
 mod openapi;
+mod page;
 mod props;
 mod record;
 mod reply;
 mod rerank;
+mod status;
 mod tape;
 mod turn;
 mod work;
@@ -41,13 +45,17 @@ use tower_http::{
 
 pub use self::{
     auth::Key,
+    early::Early,
     tape::Tape,
     work::{Scale, Work},
 };
-use self::{auth::Keys, error::ApiError};
+use self::{auth::Keys, error::ApiError, status::Board};
 use crate::{
     config::{Limits, Normalize, Origins, Share},
-    engine::{constrain::Constraints, model::Vocab},
+    engine::{
+        constrain::Constraints,
+        model::{About, Vocab},
+    },
     gpu::Gpus,
     metrics::Metrics,
 };
@@ -72,6 +80,7 @@ pub struct Service {
     /// JSON schemas and grammars, compiled for the model's vocabulary.
     pub constraints: Arc<Constraints>,
     pub identity: Identity,
+    pub about: About,
     /// What lies where, as [`report::json`] tells it; null when no plan was made.
     ///
     /// [`report::json`]: crate::report::json
@@ -125,7 +134,11 @@ struct App {
     normalize: ArcSwap<Normalize>,
     /// Where answered requests are recorded.
     tape: Option<Tape>,
+    board: Board,
     metrics: Arc<Metrics>,
+    /// Answers that may be continued.
+    responses: openai::responses::Store,
+    early: Early,
 }
 
 /// The HTTP surface, whose settings may change while it serves.
@@ -139,10 +152,12 @@ impl Surface {
         model: &str,
         settings: Settings,
         tape: Option<Tape>,
+        early: Early,
     ) -> Self {
         let keys = settings.keys();
         Self(Arc::new(App {
             stage,
+            responses: openai::responses::Store::new(settings.limits.responses_bytes),
             limits: ArcSwap::from_pointee(settings.limits),
             keys: ArcSwap::from_pointee(keys),
             aliases: Arc::new(ArcSwap::from_pointee(settings.aliases)),
@@ -150,7 +165,9 @@ impl Surface {
             defaults: ArcSwap::from_pointee(settings.defaults),
             normalize: ArcSwap::from_pointee(settings.normalize),
             tape,
+            board: Board::new(),
             metrics: Arc::new(Metrics::new(model)),
+            early,
         }))
     }
 
@@ -170,6 +187,7 @@ impl Surface {
             self.check_defaults(service, &settings.defaults)?;
         }
         self.0.keys.store(Arc::new(settings.keys()));
+        self.0.responses.resize(settings.limits.responses_bytes);
         self.0.limits.store(Arc::new(settings.limits));
         self.0.aliases.store(Arc::new(settings.aliases));
         self.0.origins.store(Arc::new(settings.origins));
@@ -197,6 +215,7 @@ impl Settings {
 
 fn router(app: Arc<App>) -> Router {
     let open = Router::new()
+        .route("/", get(page::page))
         .route("/health", get(health::health))
         .route("/v1/health", get(health::health))
         .route("/health/live", get(health::live))
@@ -206,14 +225,14 @@ fn router(app: Arc<App>) -> Router {
     let keyed = Router::new()
         .route("/version", get(health::version))
         .route("/props", get(props::props))
+        .route("/status", get(status::status))
         .route("/metrics", get(metrics::metrics))
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*id}", get(openai::models::one))
         .route("/v1/chat/completions", post(openai::chat::create))
         .route("/v1/completions", post(openai::completions::create))
+        .merge(openai::responses::routes())
         .route("/v1/embeddings", post(openai::embeddings::create))
-        .route("/embedding", post(native::embedding))
-        .route("/embeddings", post(native::embedding))
         .route("/v1/rerank", post(rerank::create))
         .route("/v1/reranking", post(rerank::create))
         .route("/rerank", post(rerank::create))
@@ -225,7 +244,14 @@ fn router(app: Arc<App>) -> Router {
             Arc::clone(&app),
             tape::record,
         ))
+        // What these answer is not recorded: replay reads OpenAI's shapes.
         .merge(anthropic::routes())
+        .merge(native::routes())
+        .merge(ollama::routes())
+        .route_layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            early::receive,
+        ))
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             auth::require_key,
@@ -237,6 +263,7 @@ fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(error::wrong_method)
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(middleware::from_fn(anthropic::own_words))
+        .layer(middleware::from_fn(ollama::own_words))
         .layer(cors(&app))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&app),

@@ -1,9 +1,10 @@
-//! The command line: `serve · check · plan · schema · models · generate · bench · replay · version · completions`.
+//! The command line: `serve · check · plan · doctor · schema · models · generate · bench · replay · version · completions`.
 
 pub mod bench;
 pub mod check;
 pub mod completions;
 pub mod configured;
+pub mod doctor;
 pub mod generate;
 pub mod models;
 pub mod plan;
@@ -88,6 +89,7 @@ enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Plan(plan::Args),
+    Doctor(doctor::Args),
     Schema(schema::Args),
     Models(models::Args),
     Generate(generate::Args),
@@ -107,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Generate(args) => generate::run(&args),

@@ -115,6 +115,8 @@ pub struct Limits {
     pub max_tokens: Option<u32>,
     /// Largest request body, in bytes.
     pub body_bytes: u64,
+    /// Most bytes of kept answers of `/v1/responses`; 0: none is kept.
+    pub responses_bytes: u64,
     /// Longest wait for a free sequence before 429.
     #[serde(with = "field::seconds")]
     pub queue_wait: Duration,

@@ -7,6 +7,7 @@
 mod budget;
 pub mod constrain;
 pub mod embed;
+pub(crate) mod enough;
 pub mod fake;
 pub mod fit;
 pub mod gguf;
@@ -20,6 +21,7 @@ mod pulse;
 pub(crate) mod queue;
 mod reply;
 pub mod sample;
+pub(crate) mod sequences;
 pub(crate) mod slot;
 pub(crate) mod store;
 mod tally;
@@ -43,10 +45,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 pub use budget::Budget;
+pub use enough::Enough;
 pub use pulse::Pulse;
 use reply::Place;
 pub(crate) use reply::Reply;
 pub use sample::{Gbnf, Grammar, Sampling, Trigger};
+pub use sequences::Sequence;
 pub use tally::Done;
 use tally::Tally;
 pub use watch::Watch;
@@ -65,6 +69,8 @@ pub struct Job {
     pub grammar: Option<Grammar>,
     /// Texts that end generation; they are not part of the answer.
     pub stop: Vec<String>,
+    /// What else ends generation.
+    pub enough: Enough,
     /// Tokens that end generation beside the model's own.
     pub stop_tokens: Vec<Token>,
     /// What the answer may well be: a guess that costs nothing but time if it is wrong.
@@ -310,6 +316,7 @@ pub(crate) struct Shared {
     running: AtomicU32,
     kept_tokens: AtomicU32,
     kept_bytes: AtomicU64,
+    pub(crate) sequences: sequences::Gauges,
     kept_aside: AtomicU32,
     tally: Tally,
     /// Jobs ended so far, however; wraps.
@@ -331,6 +338,7 @@ impl Shared {
             running: AtomicU32::new(0),
             kept_tokens: AtomicU32::new(0),
             kept_bytes: AtomicU64::new(0),
+            sequences: sequences::Gauges::new(shape.sequences),
             kept_aside: AtomicU32::new(0),
             tally: Tally::default(),
             ended: Arc::new(AtomicU32::new(0)),
@@ -481,6 +489,11 @@ impl Engine {
     /// After the latest step.
     pub fn kept(&self) -> Kept {
         self.shared.kept()
+    }
+
+    /// Each sequence, after the latest step.
+    pub fn sequences(&self) -> Vec<Sequence> {
+        self.shared.sequences.read()
     }
 
     /// For those who look after the engine thread and give it nothing to do.

@@ -33,6 +33,7 @@ use tracing::{info, warn};
 use self::{
     http::{Http, Patience},
     identity::Served,
+    listen::Owner,
     loading::Loading,
     reload::Reload,
 };
@@ -42,7 +43,7 @@ pub use self::{
     locate::{Absent, LocateError, Origin},
 };
 use crate::{
-    api::{Identity, Service, Settings, Stage, Surface},
+    api::{Early, Identity, Service, Settings, Stage, Surface},
     config::Config,
     engine::{Watch, constrain::Constraints, llama, model::Vocab},
     gpu::Gpus,
@@ -98,6 +99,12 @@ pub fn run(
     let settings = settings(&config)?;
     let tape = files::tape(&config)?;
     let sockets = listen::open(&config.listen)?;
+    let owner = listen::owner(&sockets);
+    let early = match owner {
+        // Who connects to a socket of the service manager counts on being kept until somebody answers.
+        Owner::ServiceManager => Early::Waits,
+        Owner::Us => Early::TurnedAway,
+    };
     let addresses: Vec<_> = sockets.iter().map(|bound| bound.address.clone()).collect();
 
     let runtime = runtime()?;
@@ -105,7 +112,7 @@ pub fn run(
     let (stage, seen) = watch::channel(Stage::Loading { percent: 0 });
     let (surface, http) = {
         let _inside = runtime.enter();
-        let surface = Surface::new(seen, origin.name(), settings, tape);
+        let surface = Surface::new(seen, origin.name(), settings, tape, early);
         let reload = Reload::new(config.clone(), reread, surface.clone());
         signals::watch(stop.clone(), reload)?;
         let http = Http::start(sockets, surface.router(), Patience::of(&config.limits))?;
@@ -117,6 +124,7 @@ pub fn run(
     }
     let life = Life {
         addresses: addresses.join(" "),
+        owner,
         config,
         origin,
         template,
@@ -145,6 +153,7 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
 
 struct Life {
     addresses: String,
+    owner: Owner,
     config: Config,
     origin: Origin,
     template: Option<String>,
@@ -169,6 +178,9 @@ impl Life {
         };
         let Some((located, loaded)) = loading.run().await? else {
             info!("stopped while loading");
+            // Who waits for the model hears that it will not come.
+            self.stage.send_replace(Stage::Draining);
+            let _ = timeout(TURN_AWAY, self.http.finish()).await;
             return Ok(());
         };
         let identity = self.identity(&located.sha256.to_string());
@@ -186,6 +198,7 @@ impl Life {
             .await
             .map_or_else(|_| Gpus::default(), Result::unwrap_or_default);
         tokio::spawn(log_gpus(gpus.clone()));
+        let about = loaded.weights.about();
         let vocab: Arc<dyn Vocab> = loaded.weights;
         let constraints = Constraints::new(Arc::clone(&vocab));
         // Beside the first requests, which need not wait for it.
@@ -195,6 +208,7 @@ impl Life {
             vocab,
             constraints,
             identity,
+            about,
             plan: loaded.placement,
             gpus,
         });
@@ -246,7 +260,11 @@ impl Life {
             "draining"
         );
         // In this order: whoever hears of the stop finds the door closed.
-        self.stage.send_replace(Stage::Draining);
+        match self.owner {
+            Owner::Us => drop(self.stage.send_replace(Stage::Draining)),
+            // Nobody new gets in, and whoever is in already is answered.
+            Owner::ServiceManager => {}
+        }
         systemd::stopping("Draining", limit + LAST_EVENTS + LAST_STEP);
         let mut finish = pin!(self.http.finish());
         if timeout(limit, &mut finish).await.is_err() {

@@ -4,6 +4,8 @@
 mod encoders;
 #[path = "support/packages.rs"]
 mod packages;
+#[path = "support/python.rs"]
+mod python;
 #[path = "support/server.rs"]
 mod server;
 
@@ -14,6 +16,7 @@ use std::{
 };
 
 use packages::Packages;
+use python::{finish, run, run_with};
 use server::Server;
 
 const SEQUENCES: u32 = 2;
@@ -24,7 +27,22 @@ fn the_openai_client_finds_what_it_relies_on() {
         "engine = {{context = 1024, parallel = {SEQUENCES}}}"
     )]);
     run(
-        "test_openai.py",
+        "clients/test_openai.py",
+        &server,
+        &[("SEQUENCES", &SEQUENCES.to_string())],
+    );
+}
+
+#[test]
+fn the_openai_client_gets_responses() {
+    // The model's own template has neither tools nor reasoning.
+    let template = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/templates/qwen3.jinja");
+    let server = Server::start(&[
+        &format!("engine = {{context = 1024, parallel = {SEQUENCES}}}"),
+        &format!("model.chat_template = \"{template}\""),
+    ]);
+    run(
+        "clients/test_responses.py",
         &server,
         &[("SEQUENCES", &SEQUENCES.to_string())],
     );
@@ -33,7 +51,7 @@ fn the_openai_client_finds_what_it_relies_on() {
 #[test]
 fn clients_get_answers_of_the_form_they_ask_for() {
     let server = Server::start(&["engine = {context = 1024, parallel = 4}"]);
-    run("test_constrained.py", &server, &[]);
+    run("clients/test_constrained.py", &server, &[]);
 }
 
 #[test]
@@ -43,7 +61,11 @@ fn the_openai_client_needs_the_key_that_is_configured() {
     fs::write(&keys, "sk-for-this-test-only\n").expect("a file of keys");
     let setting = format!("auth.key_files = [\"{}\"]", keys.display());
     let server = Server::start(&["engine = {context = 512, parallel = 1}", &setting]);
-    run("test_keys.py", &server, &[("KEY", "sk-for-this-test-only")]);
+    run(
+        "clients/test_keys.py",
+        &server,
+        &[("KEY", "sk-for-this-test-only")],
+    );
 }
 
 #[test]
@@ -52,27 +74,27 @@ fn the_openai_client_embeds() {
     let name = file.file_stem().expect("a name").to_owned();
     let server = Server::start_file(&file, &["engine.context = 512"]);
     let name = name.to_str().expect("a plain name");
-    run("test_embeddings.py", &server, &[("MODEL", name)]);
+    run("clients/test_embeddings.py", &server, &[("MODEL", name)]);
 }
 
 #[test]
 fn the_anthropic_client_finds_what_it_relies_on() {
     let server = Server::start(&["engine = {context = 1024, parallel = 2}"]);
-    run("test_anthropic.py", &server, &[("CONTEXT", "1024")]);
+    run("clients/test_anthropic.py", &server, &[("CONTEXT", "1024")]);
 }
 
 #[test]
 fn demanded_tools_are_called_with_inputs_of_their_schemas() {
     let server = Server::start(&["engine = {context = 2048, parallel = 2}", TOOLS]);
-    run("test_anthropic_tools.py", &server, &[]);
+    run("clients/test_anthropic_tools.py", &server, &[]);
 }
 
 #[test]
 fn programs_made_of_these_clients_work_too() {
     let server = Server::start(&["engine = {context = 1024, parallel = 2}"]);
-    run("test_langchain.py", &server, &[]);
-    run("test_llm.py", &server, &[]);
-    run_with(Packages::LiteLlm, "test_litellm.py", &server, &[]);
+    run("clients/test_langchain.py", &server, &[]);
+    run("clients/test_llm.py", &server, &[]);
+    run_with(Packages::LiteLlm, "clients/test_litellm.py", &server, &[]);
 }
 
 #[test]
@@ -91,6 +113,7 @@ fn the_javascript_clients_find_what_they_rely_on() {
     ] {
         let mut node = Command::new("node");
         node.args(["--test", "--test-reporter", "spec", file])
+            .env("BASE_URL", server.url("/v1"))
             .env("MODEL", server::MODEL);
         finish(node.current_dir(&folder), server, file);
     }
@@ -144,40 +167,20 @@ fn an_agent_runs_the_command_that_the_model_calls_for() {
     assert_eq!(said.trim(), "The file is written.");
 }
 
+#[test]
+fn ollamas_client_finds_what_it_relies_on() {
+    let server = Server::start(&["engine = {context = 1024, parallel = 2}"]);
+    run("clients/test_ollama.py", &server, &[]);
+}
+
+#[test]
+fn ollamas_client_embeds() {
+    let file = encoders::model("minilm");
+    let name = file.file_stem().expect("a name").to_owned();
+    let server = Server::start_file(&file, &["engine.context = 512"]);
+    let name = name.to_str().expect("a plain name");
+    run("clients/test_ollama_embed.py", &server, &[("MODEL", name)]);
+}
+
 /// A template with tools, of which the small model's own has none, and with examples, without which it would rather talk.
 const TOOLS: &str = "model.chat_template = \"tests/clients/tools.jinja\"";
-
-/// Runs one file of tests/clients with pytest.
-fn run(file: &str, server: &Server, environment: &[(&str, &str)]) {
-    run_with(Packages::Clients, file, server, environment);
-}
-
-fn run_with(packages: Packages, file: &str, server: &Server, environment: &[(&str, &str)]) {
-    let mut python = Command::new(packages::python(packages));
-    python
-        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
-        .arg(packages::source(file))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("MODEL", server::MODEL)
-        .envs(environment.iter().copied());
-    finish(&mut python, server, file);
-}
-
-/// Runs a client, whose output is this test's output.
-fn finish(client: &mut Command, server: &Server, file: &str) -> String {
-    let output = client
-        .env("BASE_URL", server.url("/v1"))
-        // A proxy has no business between two processes of one machine.
-        .env("NO_PROXY", "127.0.0.1")
-        .output()
-        .expect("it can be started");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    println!("{said}");
-    println!("{}", String::from_utf8_lossy(&output.stderr));
-    assert!(
-        output.status.success(),
-        "{file} failed; the server logged:\n{}",
-        server.read_log()
-    );
-    said
-}

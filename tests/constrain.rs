@@ -11,8 +11,8 @@ use std::{
 use llm_server::{
     config::{self, EngineConfig, KnownModel},
     engine::{
-        self, Claimant, Engine, Event, Failed, Finish, Finished, Grammar, Job, Sampling, Token,
-        Tuning,
+        self, Claimant, Engine, Enough, Event, Failed, Finish, Finished, Grammar, Job, Sampling,
+        Token, Tuning,
         constrain::{Body, Constraint, Constraints, Frame, Part, Source, Strictness},
         fit,
         llama::{self, Llama, Weights},
@@ -94,6 +94,7 @@ impl Loaded {
             },
             grammar: Some(grammar),
             stop: Vec::new(),
+            enough: Enough::default(),
             visible: Vec::new(),
             stop_tokens: Vec::new(),
             prediction: Vec::new(),

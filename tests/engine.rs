@@ -14,8 +14,8 @@ use std::{
 use llm_server::{
     config::{self, EngineConfig, KnownModel},
     engine::{
-        self, Busy, Claimant, Engine, Event, Failed, Finish, Finished, Gbnf, Grammar, Job, Piece,
-        Sampling, Tuning,
+        self, Busy, Claimant, Engine, Enough, Event, Failed, Finish, Finished, Gbnf, Grammar, Job,
+        Piece, Sampling, Tuning,
         fit::{self, FitError, Plan},
         llama::{self, Llama, LoadError, Weights},
         model::{DecodeError, Model, Row, Vocab},
@@ -89,6 +89,7 @@ impl Running {
             },
             grammar: None,
             stop: Vec::new(),
+            enough: Enough::default(),
             visible: Vec::new(),
             stop_tokens: Vec::new(),
             prediction: Vec::new(),

@@ -9,7 +9,8 @@ mod systemd;
 
 use std::{
     fs,
-    net::TcpListener,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     os::{fd::OwnedFd, unix::fs::PermissionsExt, unix::net::UnixStream},
     path::Path,
     process::{Command, Output, Stdio},
@@ -130,12 +131,8 @@ fn the_watchdog_is_fed_while_the_server_is_idle_and_while_it_works() {
     service.hear(&format!("STATUS=Serving {MODEL}: idle"));
 }
 
-#[test]
-fn a_socket_that_the_service_manager_opened_is_served() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let serve = serve(&[SMALL]);
-    // systemd passes sockets from descriptor 3 on and names the process it means.
+/// A service that inherits `listener`, as systemd passes it: from descriptor 3 on, naming the process it means.
+fn activated(serve: &Command, listener: TcpListener) -> Service {
     let mut shell = Command::new("sh");
     shell
         .args([
@@ -151,12 +148,76 @@ fn a_socket_that_the_service_manager_opened_is_served() {
                 .filter_map(|(name, value)| Some((name, value?))),
         )
         .stdin(Stdio::from(OwnedFd::from(listener)));
-    let mut service = Service::start(shell);
-    // Asked before anything is bound: the kernel holds the connection until the process is up.
-    assert!(matches!(get(&address, "/health/live").0, 200 | 503));
+    Service::start(shell)
+}
+
+#[test]
+fn who_connects_to_a_socket_of_the_service_manager_waits_for_the_model_instead_of_hearing_503() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut service = activated(&serve(&[SMALL]), listener);
+    // Asked before anything is loaded: the kernel holds the connection until the process is up.
+    let (status, body) = post(
+        &address,
+        "/v1/completions",
+        r#"{"prompt": "One, two,", "max_tokens": 4}"#,
+    );
+    assert_eq!(status, 200, "{body}");
     assert_eq!(service.address(), address);
     service.hear("READY=1");
     assert_eq!(get(&address, "/health").0, 200);
+}
+
+#[test]
+fn who_comes_during_the_drain_is_left_to_the_next_process_on_a_socket_of_the_service_manager() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let ours = listener.try_clone().unwrap();
+    let mut service = activated(&serve(&[SMALL, "limits.drain = 100"]), listener);
+    service.hear("READY=1");
+    let body =
+        r#"{"prompt": "Once upon a time", "max_tokens": 300, "ignore_eos": true, "stream": true}"#;
+    let mut stream = Stream::open(&address, "/v1/completions", body);
+    stream.event();
+    service.signal(Signal::TERM);
+    service.hear("STOPPING=1");
+
+    let late = TcpStream::connect(&address).unwrap();
+    assert!(
+        stream.rest().trim_end().ends_with("data: [DONE]"),
+        "the stream was cut"
+    );
+    assert_eq!(service.wait(LONG).code(), Some(0), "{}", service.log());
+    // Still in the kernel's queue, and the first there.
+    let (_, from) = ours.accept().unwrap();
+    assert_eq!(from, late.local_addr().unwrap());
+}
+
+#[test]
+fn a_request_that_began_before_the_drain_is_answered_on_a_socket_of_the_service_manager() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut service = activated(&serve(&[SMALL, "limits.drain = 100"]), listener);
+    service.hear("READY=1");
+    let body = r#"{"prompt": "One, two,", "max_tokens": 4}"#;
+    let mut early = TcpStream::connect(&address).unwrap();
+    early
+        .write_all(b"POST /v1/completions HTTP/1.1\r\nhost: test\r\n")
+        .unwrap();
+    // Who came later was accepted, so the first one was.
+    assert_eq!(get(&address, "/health").0, 200);
+    service.signal(Signal::TERM);
+    service.hear("STOPPING=1");
+
+    let rest = format!(
+        "content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    early.write_all(rest.as_bytes()).unwrap();
+    let mut answer = String::new();
+    early.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(service.wait(LONG).code(), Some(0), "{}", service.log());
 }
 
 #[test]

@@ -57,6 +57,11 @@ pub(crate) enum ApiError {
     WrongMethod { method: Method, path: String },
     #[error("the model `{wanted}` does not exist; this server serves `{served}`")]
     UnknownModel { wanted: String, served: String },
+    #[error("{kind} with id '{id}' not found.")]
+    Unknown { kind: &'static str, id: String },
+    // The words of OpenAI, and its status: the path exists.
+    #[error("Previous response with id '{0}' not found.")]
+    UnknownPrevious(String),
     #[error("the body was not received within {0:?}")]
     ReceiveTimeout(Duration),
     #[error("the body broke off: {0}")]
@@ -71,6 +76,8 @@ pub(crate) enum ApiError {
     },
     #[error("the server is busy: no sequence became free within {0:?}")]
     QueueWait(Duration),
+    #[error("no sequence is free")]
+    NoFreeSequence,
     #[error(
         "the server is busy: {0} requests of this key are waiting already, which is its share of the queue"
     )]
@@ -171,6 +178,11 @@ impl ApiError {
                 (S::METHOD_NOT_ALLOWED, INVALID, Some(code), Unsaid)
             }
             Self::UnknownModel { .. } => (S::NOT_FOUND, INVALID, Some("model_not_found"), Unsaid),
+            Self::Unknown { .. } => (S::NOT_FOUND, INVALID, None, Unsaid),
+            Self::UnknownPrevious(_) => {
+                let code = "previous_response_not_found";
+                (S::BAD_REQUEST, INVALID, Some(code), Unsaid)
+            }
             Self::ReceiveTimeout(_) => (S::REQUEST_TIMEOUT, "timeout_error", None, Unsaid),
             Self::BodyTooLarge { .. } => {
                 let code = "request_too_large";
@@ -188,6 +200,16 @@ impl ApiError {
             Self::QueueWait(_) => busy("queue_timeout"),
             Self::Share(_) => busy("queue_share_full"),
             Self::Compilers(_) => busy("compilers_busy"),
+            // llama-server's health checks look for this status.
+            Self::NoFreeSequence => {
+                let code = "no_slot_available";
+                (
+                    S::SERVICE_UNAVAILABLE,
+                    "unavailable_error",
+                    Some(code),
+                    After(SECOND),
+                )
+            }
             Self::Loading => {
                 let code = "model_loading";
                 (
@@ -241,6 +263,7 @@ impl ApiError {
             Self::Invalid { param, .. } | Self::TextLength { param, .. } => Some(param),
             Self::ContextLength { param, .. } => Some(param),
             Self::UnknownModel { .. } => Some("model"),
+            Self::UnknownPrevious(_) => Some("previous_response_id"),
             _ => None,
         }
     }

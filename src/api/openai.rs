@@ -6,5 +6,6 @@ pub(super) mod constraint;
 pub(super) mod embeddings;
 pub(super) mod models;
 pub(super) mod params;
+pub(super) mod responses;
 mod sampling;
 pub(super) mod wire;

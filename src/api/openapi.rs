@@ -11,9 +11,12 @@ use serde_json::Value;
 
 const BASE: &str = include_str!("openapi/base.json");
 /// Paths and schemas, a file for each dialect.
-const PARTS: [&str; 3] = [
+const PARTS: [&str; 6] = [
     include_str!("openapi/anthropic.json"),
+    include_str!("openapi/native.json"),
+    include_str!("openapi/ollama.json"),
     include_str!("openapi/openai.json"),
+    include_str!("openapi/responses.json"),
     include_str!("openapi/server.json"),
 ];
 const PAGE: &str = include_str!("openapi/page.html");
@@ -38,14 +41,23 @@ fn describe() -> Value {
     whole["info"]["version"] = env!("CARGO_PKG_VERSION").into();
     for part in PARTS.map(read) {
         for pointer in ["/paths", "/components/schemas"] {
-            if let Some(Value::Object(all)) = whole.pointer_mut(pointer)
-                && let Some(Value::Object(some)) = part.pointer(pointer)
+            if let Some(part) = part.pointer(pointer)
+                && let Some(whole) = whole.pointer_mut(pointer)
             {
-                all.extend(some.clone());
+                add(whole, part);
             }
         }
     }
     whole
+}
+
+/// Two parts may describe two methods of one path.
+fn add(whole: &mut Value, part: &Value) {
+    if let (Value::Object(whole), Value::Object(part)) = (whole, part) {
+        for (name, value) in part {
+            add(whole.entry(name).or_insert_with(|| value.clone()), value);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -76,8 +88,14 @@ mod tests {
             let part: Value = serde_json::from_str(part).unwrap();
             let schemas = part["components"]["schemas"].as_object();
             named += schemas.map_or(0, serde_json::Map::len);
-            for path in part["paths"].as_object().unwrap().keys() {
-                assert!(paths.insert(path.clone()), "{path} is there twice");
+            for (path, methods) in part["paths"].as_object().unwrap() {
+                for method in methods.as_object().unwrap().keys() {
+                    let operation = format!("{method} {path}");
+                    assert!(
+                        paths.insert(operation.clone()),
+                        "{operation} is there twice"
+                    );
+                }
             }
         }
         // No part hides what another describes, and the base brings one of its own.
@@ -92,6 +110,55 @@ mod tests {
             "operationId" => assert!(operations.insert(value.as_str().unwrap()), "{value}"),
             _ => {}
         });
-        assert!(operations.len() >= paths.len());
+        let described = |operation: &&String| !operation.starts_with("parameters ");
+        assert_eq!(operations.len(), paths.iter().filter(described).count());
+    }
+
+    #[test]
+    fn every_route_is_described_or_another_name_for_one_that_is() {
+        /// Names that clients of older programs use.
+        const OTHER_NAMES: [&str; 9] = [
+            "/v1/health",
+            "/embedding",
+            "/embeddings",
+            "/v1/reranking",
+            "/rerank",
+            "/reranking",
+            "/models",
+            "/chat/completions",
+            "/completions",
+        ];
+        let whole = describe();
+        let described = whole["paths"].as_object().unwrap();
+        let mut routes = 0;
+        let mut sources = sources(concat!(env!("CARGO_MANIFEST_DIR"), "/src/api").as_ref());
+        sources.push(include_str!("../api.rs").to_owned());
+        for source in sources {
+            for after in source.split(".route(").skip(1) {
+                let Some(path) = after.trim_start().strip_prefix('"') else {
+                    continue;
+                };
+                let path = path.split('"').next().unwrap().replace("{*", "{");
+                routes += 1;
+                let known = described.contains_key(&path) || OTHER_NAMES.contains(&path.as_str());
+                assert!(known, "{path} is not described");
+            }
+        }
+        assert!(routes > 40, "{routes}");
+    }
+
+    fn sources(folder: &std::path::Path) -> Vec<String> {
+        let mut texts = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                texts.extend(sources(&path));
+            } else if path.extension().is_some_and(|end| end == "rs")
+                && !path.ends_with("openapi.rs")
+            {
+                texts.extend(std::fs::read_to_string(path));
+            }
+        }
+        texts
     }
 }

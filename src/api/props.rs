@@ -128,7 +128,7 @@ pub(super) async fn props(State(app): State<Arc<App>>) -> Result<Json<Props>, Ap
             .map(|chat| chat.capabilities().into())
             .unwrap_or_default(),
         build_info: concat!("llm-server ", env!("CARGO_PKG_VERSION")).to_owned(),
-        endpoint_slots: false,
+        endpoint_slots: true,
         endpoint_props: false,
         endpoint_metrics: true,
         is_sleeping: false,

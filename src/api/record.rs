@@ -12,7 +12,12 @@ use axum::{
     response::Response,
 };
 
-use super::{App, error::ApiError, random};
+use super::{
+    App,
+    error::ApiError,
+    random,
+    status::{self, Recent},
+};
 use crate::{
     engine::{Finish, Times, Usage},
     metrics::{Metrics, NONE},
@@ -27,6 +32,7 @@ pub(super) struct Record {
     route: String,
     began: Instant,
     metrics: Arc<Metrics>,
+    recent: Arc<Recent>,
     /// Name of the API key.
     key: OnceLock<Box<str>>,
     status: OnceLock<StatusCode>,
@@ -96,6 +102,7 @@ pub(super) async fn keep(
         route: route.map_or(NONE, MatchedPath::as_str).to_owned(),
         began: Instant::now(),
         metrics: Arc::clone(&app.metrics),
+        recent: Arc::clone(&app.board.recent),
         key: OnceLock::new(),
         status: OnceLock::new(),
         refused: OnceLock::new(),
@@ -162,6 +169,38 @@ impl Record {
             self.metrics.lasted(total);
         }
     }
+
+    /// For `GET /status`: what asked the model for something, or was refused.
+    fn remember(&self, status: Option<u16>, outcome: &'static str, total: Duration) {
+        let generation = self.generation.get();
+        // Whoever tries doors shall not push out what others asked.
+        let nothing_new =
+            status.is_some_and(|code| code < 400) || is_probe(&self.route) || self.route == NONE;
+        if generation.is_none() && nothing_new {
+            return;
+        }
+        let usage = generation.map_or_else(Usage::default, |it| it.usage);
+        let times = generation.map_or_else(Times::default, |it| it.times);
+        self.recent.push(status::Request {
+            id: self.id().to_owned(),
+            key: self.key.get().map(ToString::to_string),
+            route: self.route.clone(),
+            status,
+            outcome,
+            prompt_tokens: usage.prompt_tokens,
+            cached_tokens: usage.cached_tokens,
+            completion_tokens: usage.completion_tokens,
+            queued_ms: millis(times.queued),
+            ttft_ms: generation.and_then(|it| it.first_text).map(millis),
+            decode_ms: millis(times.decode),
+            total_ms: millis(total),
+        });
+    }
+}
+
+/// Asked every few seconds, and says nothing new.
+fn is_probe(route: &str) -> bool {
+    route.contains("/health") || ["/metrics", "/status"].contains(&route)
 }
 
 /// The names of fields are a contract: the journal knows them in capitals.
@@ -175,6 +214,7 @@ impl Drop for Record {
         let outcome = result.name();
         let total = self.began.elapsed();
         self.count(key, result, total);
+        self.remember(status, outcome, total);
         let total_us = micros(total);
         let ms = total.as_millis();
         match self.generation.get() {
@@ -203,7 +243,7 @@ impl Drop for Record {
                 );
             }
             // Probes come every few seconds and say nothing new.
-            None if route.contains("/health") || route == "/metrics" => {
+            None if is_probe(route) => {
                 tracing::debug!(target: "request", request_id, route, status, total_us, "{route} {outcome}, {ms} ms");
             }
             None => {

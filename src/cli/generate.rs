@@ -18,8 +18,8 @@ use crate::{
     chat::{ChatError, Delta, Parser, Rendered},
     config::{Kind, Limits},
     engine::{
-        Claimant, Event, Failed, Finish, Finished, Grammar, Job, Refused, Sampling, fit, llama,
-        model::Vocab, threads,
+        Claimant, Enough, Event, Failed, Finish, Finished, Grammar, Job, Refused, Sampling, fit,
+        llama, model::Vocab, threads,
     },
     log,
     serve::{
@@ -203,6 +203,7 @@ fn job(
             .and_then(|rendered| rendered.grammar.clone())
             .map(Grammar::Gbnf),
         stop: rendered.map_or_else(Vec::new, |rendered| rendered.stops.clone()),
+        enough: Enough::default(),
         visible: visible
             .iter()
             .flat_map(|text| vocab.tokenize(text, false, true))

@@ -3,7 +3,7 @@
 mod picture;
 mod svg;
 mod table;
-mod terminal;
+pub(super) mod terminal;
 
 use std::{
     fs,

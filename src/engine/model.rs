@@ -15,6 +15,43 @@ pub trait Vocab: Send + Sync + 'static {
     fn is_eog(&self, token: Token) -> bool;
     /// Whether the token stands for no text but for structure: where a turn begins, for one.
     fn is_control(&self, token: Token) -> bool;
+    /// The tokens that mark a gap in a text.
+    fn fim(&self) -> Fim {
+        Fim::default()
+    }
+}
+
+/// Tokens with which a model is asked to fill a gap (fill in the middle), as far as its vocabulary has them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fim {
+    /// Put before any prompt.
+    pub begin: Option<Token>,
+    pub prefix: Option<Token>,
+    pub suffix: Option<Token>,
+    pub middle: Option<Token>,
+    /// Before the name of a repository.
+    pub repository: Option<Token>,
+    /// Before the name of a file.
+    pub file: Option<Token>,
+}
+
+/// What the file says of its model, for whoever asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// llama.cpp's name of it, such as `llama` or `qwen3moe`.
+    pub architecture: String,
+    pub parameters: u64,
+    /// Of all tensors.
+    pub bytes: u64,
+    /// llama.cpp's name of the quantisation, such as `Q4_K - Medium`.
+    pub quantization: String,
+    /// Tokens of context the model was trained with.
+    pub trained_context: u32,
+    /// Elements of one hidden state.
+    pub width: u32,
+    pub vocabulary: u32,
+    /// llama.cpp's number of the vocabulary's kind.
+    pub vocabulary_type: i32,
 }
 
 /// One token to compute, at one place of one sequence.

@@ -117,7 +117,7 @@ mod tests {
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
     use super::*;
-    use crate::engine::{Event, Reply, Sampling, reply::Place};
+    use crate::engine::{Enough, Event, Reply, Sampling, reply::Place};
 
     fn submit(queue: &mut Queue, key: u64, share: u32) -> UnboundedReceiver<Event> {
         let job = Job {
@@ -126,6 +126,7 @@ mod tests {
             sampling: Sampling::default(),
             grammar: None,
             stop: Vec::new(),
+            enough: Enough::default(),
             visible: Vec::new(),
             stop_tokens: Vec::new(),
             prediction: Vec::new(),

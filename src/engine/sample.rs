@@ -36,6 +36,8 @@ pub struct Sampling {
     pub mirostat: u8,
     pub mirostat_tau: f32,
     pub mirostat_eta: f32,
+    /// Ends an answer that fills a gap where it is likely complete, and joins tokens that begin alike.
+    pub infill: bool,
     /// Added to the logits of these tokens; negative infinity forbids.
     pub logit_bias: Vec<(super::Token, f32)>,
     pub seed: u32,
@@ -68,6 +70,7 @@ impl Default for Sampling {
             mirostat: 0,
             mirostat_tau: 5.0,
             mirostat_eta: 0.1,
+            infill: false,
             logit_bias: Vec::new(),
             seed: 0,
             budget: None,
@@ -78,7 +81,7 @@ impl Default for Sampling {
 impl Sampling {
     /// Whether the most likely token is always taken.
     pub fn is_greedy(&self) -> bool {
-        self.temperature <= 0.0 && self.mirostat == 0
+        self.temperature <= 0.0 && self.mirostat == 0 && !self.infill
     }
 
     pub(crate) fn penalises(&self) -> bool {

@@ -1,9 +1,10 @@
 //! One sequence: the tokens in its cache, and the job that uses it now.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
-    Event, Failed, Finish, Finished, Job, Piece, Reply, Submitted, Times, Token, Usage,
+    Event, Failed, Finish, Finished, Job, Piece, Reply, Sequence, Submitted, Times, Token, Usage,
+    enough::Lines,
     lookup::Lookup,
     model::{Row, Sampled, Vocab},
     plan::Work,
@@ -37,6 +38,7 @@ pub(crate) struct Active<S> {
     pub(crate) follows: Option<Follow>,
     reply: Reply,
     text: Text,
+    lines: Lines,
     /// Tokens of the prompt that need not be computed; `None`: not known yet.
     cached: Option<usize>,
     generated: u32,
@@ -79,6 +81,24 @@ impl<S> Slot<S> {
         self.prefix.tokens.len()
     }
 
+    pub(crate) fn state(&self, context: u32) -> Sequence {
+        let kept = small(self.computed());
+        let Some(active) = &self.active else {
+            return Sequence {
+                kept,
+                ..Sequence::default()
+            };
+        };
+        Sequence {
+            running: true,
+            kept,
+            prompt: small(active.job.prompt.len()),
+            cached: small(active.cached.unwrap_or(0)),
+            generated: active.generated,
+            left: small(active.left(context as usize)),
+        }
+    }
+
     /// When the sequence was given up; `None`: it holds nothing.
     pub(crate) fn last_used(&self) -> Option<Instant> {
         (self.computed() > 0).then_some(self.last_used)
@@ -96,6 +116,7 @@ impl<S> Slot<S> {
             borders: Vec::new(),
             follows: None,
             text: Text::new(&job.stop),
+            lines: Lines::new(job.enough),
             sampler,
             reply,
             cached: None,
@@ -216,8 +237,17 @@ impl<S> Slot<S> {
             self.finish(Finish::Eos);
             return true;
         }
-        let released = active.text.push(&bytes, scored);
+        let mut released = active.text.push(&bytes, scored);
         let stop = released.stop.clone();
+        let age = active.first_token.map_or(Duration::ZERO, |at| at.elapsed());
+        let end = active.lines.follow(&released.text, age);
+        if let Some(end) = end
+            && end < released.text.len()
+        {
+            released.text.truncate(end);
+            // What is held comes after this.
+            active.text = Text::new(&[]);
+        }
         active.send(released);
         active.tokens.push(sampled.token);
         if let Some(lookup) = &mut active.lookup {
@@ -225,7 +255,8 @@ impl<S> Slot<S> {
         }
         if let Some(stop) = stop {
             self.finish(Finish::StopString(stop));
-        } else if active.generated >= active.job.max_tokens
+        } else if end.is_some()
+            || active.generated >= active.job.max_tokens
             || active.tokens.len() >= context as usize
         {
             self.finish(Finish::Length);

@@ -197,6 +197,9 @@ impl<M: Model> Worker<M> {
         let running = self.slots.iter().filter(|slot| slot.active.is_some());
         let running = small(running.count());
         self.shared.running.store(running, Ordering::Relaxed);
+        let context = self.model.context();
+        let states = self.slots.iter().map(|slot| slot.state(context));
+        self.shared.sequences.tell(states);
         let tokens = self.slots.iter().map(Slot::computed).sum();
         self.shared
             .kept_tokens

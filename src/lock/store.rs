@@ -119,6 +119,12 @@ impl Store {
         check(name, entry, path, found)
     }
 
+    /// The digest of a file that has not changed since it was hashed; nothing is hashed.
+    pub(crate) fn recalled(&self, path: &Path) -> Option<Digest> {
+        let mark = Mark::of(&fs::metadata(path).ok()?);
+        Seen::of_store(&self.folder).recall(&mark)
+    }
+
     /// The digest of any file, in the store or not; hashed again only if it changed since.
     pub fn digest_of(&self, path: &Path) -> io::Result<Digest> {
         self.digest_of_showing(path, |_| ())

@@ -1,9 +1,12 @@
 //! Connections: accepted, bounded in number and patience, and let go one by one when the server stops.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{future::pending, io, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -14,17 +17,21 @@ use tokio::{
     net::{TcpListener, UnixListener},
     sync::Semaphore,
     task::JoinSet,
+    time::timeout,
 };
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::listen::{Bound, Socket, SocketFile};
+use super::listen::{Bound, Owner, Socket, SocketFile};
 use crate::config::Limits;
 
 /// Descriptors kept back from connections: weights, libraries, logs, downloads.
 const KEPT_DESCRIPTORS: u64 = 64;
 /// More connections than this serve nobody: the engine runs a few sequences at a time.
 const MOST_CONNECTIONS: u64 = 4096;
+
+/// How long the first request may be on its way when the drain begins.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// The open side of the server. Dropping it closes the sockets.
 pub(crate) struct Http {
@@ -81,15 +88,23 @@ impl Http {
         };
         let mut loops = JoinSet::new();
         let mut files = Vec::new();
-        for Bound { socket, file, .. } in sockets {
+        for Bound {
+            socket,
+            owner,
+            file,
+            ..
+        } in sockets
+        {
+            let left = lines.clone().left(owner);
             match socket {
                 Socket::Tcp(listener) => {
-                    loops.spawn(accept_tcp(TcpListener::from_std(listener)?, lines.clone()))
+                    let accept = accept_tcp(TcpListener::from_std(listener)?, lines.clone());
+                    loops.spawn(until(left, accept))
                 }
-                Socket::Unix(listener) => loops.spawn(accept_unix(
-                    UnixListener::from_std(listener)?,
-                    lines.clone(),
-                )),
+                Socket::Unix(listener) => {
+                    let accept = accept_unix(UnixListener::from_std(listener)?, lines.clone());
+                    loops.spawn(until(left, accept))
+                }
             };
             files.extend(file);
         }
@@ -101,7 +116,8 @@ impl Http {
     }
 
     /// Lets every connection go after the answer it is giving (idle ones at once), and waits for them.
-    /// New ones are still accepted and get one answer each. The drain begins at the first poll.
+    /// New ones are still accepted and get one answer each, except on sockets of the service manager: there
+    /// they wait for the next process. The drain begins at the first poll.
     pub(crate) fn finish(&self) -> impl Future<Output = ()> + Send + 'static {
         let lines = self.lines.clone();
         async move {
@@ -119,6 +135,14 @@ impl Http {
 }
 
 impl Lines {
+    /// Ends when a socket of this owner is left to the next process.
+    async fn left(self, owner: Owner) {
+        match owner {
+            Owner::ServiceManager => self.drain.cancelled().await,
+            Owner::Us => pending().await,
+        }
+    }
+
     fn take<S>(&self, stream: S, place: tokio::sync::OwnedSemaphorePermit)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -126,20 +150,31 @@ impl Lines {
         let late = self.drain.is_cancelled();
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.patience.send));
+        let router = TowerToHyperService::new(self.router.clone());
+        let asked = CancellationToken::new();
+        let ask = asked.clone();
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.patience.receive)
             .keep_alive(!late)
             .serve_connection(
                 TokioIo::new(Box::pin(stream)),
-                TowerToHyperService::new(self.router.clone()),
+                service_fn(move |request| {
+                    ask.cancel();
+                    router.call(request)
+                }),
             );
         let drain = self.drain.clone();
         let conversation = async move {
             let mut connection = pin!(connection);
+            let last = async {
+                drain.cancelled().await;
+                // Closed now, a connection that nothing was read from yet would lose its request.
+                let _ = timeout(FIRST_REQUEST, asked.cancelled()).await;
+            };
             let end = tokio::select! {
                 end = connection.as_mut() => end,
-                () = drain.cancelled(), if !late => {
+                () = last, if !late => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -151,6 +186,15 @@ impl Lines {
         };
         let tracker = if late { &self.late } else { &self.open };
         tracker.spawn(conversation);
+    }
+}
+
+/// Accepts until the socket is left. Nobody is lost between: what was accepted is taken without a pause.
+async fn until(left: impl Future<Output = ()>, accept: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        () = left => {}
+        () = accept => {}
     }
 }
 

@@ -21,8 +21,18 @@ pub(crate) struct Bound {
     pub(crate) socket: Socket,
     /// `http://127.0.0.1:8080` or `unix:/run/llm-server.sock`.
     pub(crate) address: String,
+    pub(crate) owner: Owner,
     /// Removes the file of a Unix socket that we made.
     pub(crate) file: Option<SocketFile>,
+}
+
+/// Who listens, and goes on listening or does not when this process stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Nobody: the socket ends with us.
+    Us,
+    /// It keeps whoever connects for the next process.
+    ServiceManager,
 }
 
 pub(crate) enum Socket {
@@ -61,6 +71,11 @@ pub(crate) fn open(listen: &Listen) -> Result<Vec<Bound>, ListenError> {
     .map(|bound| vec![bound])
 }
 
+/// Whose these are: either all are ours or none.
+pub(crate) fn owner(sockets: &[Bound]) -> Owner {
+    sockets.first().map_or(Owner::Us, |bound| bound.owner)
+}
+
 fn inherit(passed: &mut ListenFd, index: usize) -> Result<Bound, ListenError> {
     let lost = || io::Error::from(ErrorKind::NotFound);
     let tcp = passed
@@ -79,7 +94,12 @@ fn inherit(passed: &mut ListenFd, index: usize) -> Result<Bound, ListenError> {
                 unix_bound(listener, format!("unix:{path}"), None)
             }),
     };
-    bound.map_err(|cause| ListenError::Inherited { index, cause })
+    bound
+        .map(|bound| Bound {
+            owner: Owner::ServiceManager,
+            ..bound
+        })
+        .map_err(|cause| ListenError::Inherited { index, cause })
 }
 
 fn bind_tcp(address: SocketAddr) -> Result<Bound, ListenError> {
@@ -103,6 +123,7 @@ fn tcp_bound(listener: TcpListener) -> io::Result<Bound> {
     Ok(Bound {
         socket: Socket::Tcp(listener),
         address,
+        owner: Owner::Us,
         file: None,
     })
 }
@@ -141,6 +162,7 @@ fn unix_bound(
     Ok(Bound {
         socket: Socket::Unix(listener),
         address,
+        owner: Owner::Us,
         file,
     })
 }

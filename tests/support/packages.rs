@@ -1,4 +1,5 @@
 //! Clients as their users install them: virtual environments for Python, a folder of modules for node.
+#![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use std::{
     env,

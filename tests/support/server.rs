@@ -224,7 +224,8 @@ impl Drop for Server {
     }
 }
 
-fn exchange(address: SocketAddr, request: &str) -> io::Result<(u16, String)> {
+/// Sends a request as it is, and reads status and body.
+pub(crate) fn exchange(address: SocketAddr, request: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(READY_WITHIN))?;
     stream.write_all(request.as_bytes())?;

@@ -14,7 +14,7 @@ use llm_server::{
     api::{Key, Stage},
     config::Origins,
     engine::{
-        Job, Sampling,
+        Enough, Job, Sampling,
         fake::{Fake, Fault},
         model::DecodeError,
     },
@@ -222,6 +222,7 @@ async fn a_stream_that_waits_in_vain_is_refused_with_a_status_however_long_it_wa
         sampling: Sampling::default(),
         grammar: None,
         stop: Vec::new(),
+        enough: Enough::default(),
         visible: Vec::new(),
         stop_tokens: Vec::new(),
         prediction: Vec::new(),

@@ -1,6 +1,7 @@
 //! The wire, as clients see it: status, headers and body of every route and of every way it fails,
 //! with the real router, scheduler and chat templates over a model that repeats the last line of its prompt.
 
+mod agent;
 mod anthropic;
 mod chat;
 mod completions;
@@ -10,8 +11,12 @@ mod health;
 mod life;
 mod metrics;
 mod models;
+mod native;
+mod ollama;
 mod openapi;
 mod property;
 mod props;
 mod rerank;
+mod responses;
+mod status;
 mod support;

@@ -15,7 +15,8 @@ async fn every_described_path_is_there_and_answers_to_the_described_methods() {
     let described = description().await;
     for (path, methods) in described["paths"].as_object().unwrap() {
         let path = path.replace("{id}", "x");
-        for method in methods.as_object().unwrap().keys() {
+        let methods = methods.as_object().unwrap().keys();
+        for method in methods.filter(|method| *method != "parameters") {
             let method = method.to_uppercase();
             let request = axum::http::Request::builder()
                 .method(method.as_str())

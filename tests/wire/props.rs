@@ -21,7 +21,7 @@ async fn props_say_what_is_served_and_where_it_lies() {
     200 OK
     content-type: application/json
 
-    {"model":"org/fake","kind":"chat","context":256,"parallel":2,"system_fingerprint":"fp_test","version":{"version":"0.0.0"},"plan":{"devices":[{"name":"CUDA0","used":7,"left":-1}]},"gpus":[],"default_generation_settings":{"n_ctx":256,"params":{"temperature":0.8,"dynatemp_range":0.0,"dynatemp_exponent":1.0,"top_k":40,"top_p":0.95,"min_p":0.05,"typical_p":1.0,"top_n_sigma":-1.0,"xtc_probability":0.0,"xtc_threshold":0.1,"repeat_last_n":64,"repeat_penalty":1.0,"presence_penalty":0.0,"frequency_penalty":0.0,"dry_multiplier":0.0,"dry_base":1.75,"dry_allowed_length":2,"dry_penalty_last_n":-1,"dry_sequence_breakers":["\n",":","\"","*"],"mirostat":0,"mirostat_tau":5.0,"mirostat_eta":0.1,"max_tokens":-1}},"total_slots":2,"model_alias":"org/fake","modalities":{"vision":false,"audio":false},"chat_template":"{% for message in messages %}{{ message.content }}{{ '\\n' }}{% endfor %}","chat_template_caps":{"supports_tools":false,"supports_tool_calls":false,"supports_parallel_tool_calls":false,"supports_system_role":true,"supports_reasoning_effort":false},"build_info":"llm-server VERSION","endpoint_slots":false,"endpoint_props":false,"endpoint_metrics":true,"is_sleeping":false}
+    {"model":"org/fake","kind":"chat","context":256,"parallel":2,"system_fingerprint":"fp_test","version":{"version":"0.0.0"},"plan":{"devices":[{"name":"CUDA0","used":7,"left":-1}]},"gpus":[],"default_generation_settings":{"n_ctx":256,"params":{"temperature":0.8,"dynatemp_range":0.0,"dynatemp_exponent":1.0,"top_k":40,"top_p":0.95,"min_p":0.05,"typical_p":1.0,"top_n_sigma":-1.0,"xtc_probability":0.0,"xtc_threshold":0.1,"repeat_last_n":64,"repeat_penalty":1.0,"presence_penalty":0.0,"frequency_penalty":0.0,"dry_multiplier":0.0,"dry_base":1.75,"dry_allowed_length":2,"dry_penalty_last_n":-1,"dry_sequence_breakers":["\n",":","\"","*"],"mirostat":0,"mirostat_tau":5.0,"mirostat_eta":0.1,"max_tokens":-1}},"total_slots":2,"model_alias":"org/fake","modalities":{"vision":false,"audio":false},"chat_template":"{% for message in messages %}{{ message.content }}{{ '\\n' }}{% endfor %}","chat_template_caps":{"supports_tools":false,"supports_tool_calls":false,"supports_parallel_tool_calls":false,"supports_system_role":true,"supports_reasoning_effort":false},"build_info":"llm-server VERSION","endpoint_slots":true,"endpoint_props":false,"endpoint_metrics":true,"is_sleeping":false}
     "#);
 }
 
@@ -51,7 +51,7 @@ async fn props_need_a_key_and_a_loaded_model_and_cannot_be_changed() {
         server.send(request.body(Body::empty()).unwrap())
     };
     assert_eq!(ask("GET").await.status(), StatusCode::OK);
-    assert_eq!(ask("POST").await.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(ask("POST").await.status(), StatusCode::BAD_REQUEST);
     server.stage.send_replace(Stage::Loading { percent: 1 });
     let status = ask("GET").await.status();
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);

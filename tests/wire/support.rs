@@ -15,7 +15,7 @@ use axum::{
     response::Response,
 };
 use llm_server::{
-    api::{Identity, Key, Scale, Service, Settings, Stage, Surface, Work},
+    api::{Early, Identity, Key, Scale, Service, Settings, Stage, Surface, Work},
     chat::Chat,
     config::{Any, Limits, Origins},
     engine::{
@@ -23,7 +23,7 @@ use llm_server::{
         constrain::Constraints,
         embed::{self, Encoder, Pairing, fake::FakeEncoder},
         fake::{Fake, FakeVocab, Fault},
-        model::Vocab,
+        model::{About, Fim, Vocab},
         task::Pooling,
     },
     gpu::Gpus,
@@ -47,6 +47,11 @@ pub(crate) struct Setup {
     pub(crate) aliases: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) plan: Value,
+    /// Of chats, in Jinja.
+    pub(crate) template: &'static str,
+    /// What marks a gap in the vocabulary.
+    pub(crate) fim: Fim,
+    pub(crate) about: About,
 }
 
 impl Default for Setup {
@@ -59,10 +64,14 @@ impl Default for Setup {
             origins: Origins::Every(Any::Any),
             aliases: Vec::new(),
             plan: Value::Null,
+            template: TEMPLATE,
+            fim: Fim::default(),
+            about: About::default(),
             limits: Limits {
                 queue: 4,
                 max_tokens: None,
                 body_bytes: 64 << 10,
+                responses_bytes: 1 << 20,
                 queue_wait: minute,
                 request: minute,
                 receive: minute,
@@ -90,6 +99,9 @@ impl Setup {
             aliases,
             limits,
             plan,
+            template,
+            fim,
+            about,
         } = self;
         let built = engine::start(
             engine::Tuning {
@@ -101,9 +113,9 @@ impl Setup {
         let (engine, _thread) = built.unwrap();
         let work = Work::Generate {
             engine: engine.clone(),
-            chat: Chat::from_template(TEMPLATE, "", "").unwrap(),
+            chat: Chat::from_template(template, "", "").unwrap(),
         };
-        let (router, stage) = routed(work, aliases, plan, limits, (keys, origins));
+        let (router, stage) = routed(work, (fim, about), aliases, plan, limits, (keys, origins));
         Server {
             router,
             stage,
@@ -120,6 +132,8 @@ impl Setup {
             aliases,
             limits,
             plan,
+            fim,
+            about,
             ..
         } = self;
         let pooling = encoder.facts().pooling;
@@ -138,7 +152,7 @@ impl Setup {
             },
             _ => Work::Embed { engine },
         };
-        let (router, stage) = routed(work, aliases, plan, limits, (keys, origins));
+        let (router, stage) = routed(work, (fim, about), aliases, plan, limits, (keys, origins));
         Reader {
             router,
             stage,
@@ -149,6 +163,7 @@ impl Setup {
 
 fn routed(
     work: Work,
+    (fim, about): (Fim, About),
     aliases: Vec<String>,
     plan: Value,
     limits: Limits,
@@ -156,8 +171,8 @@ fn routed(
 ) -> (Router, watch::Sender<Stage>) {
     let service = Service {
         work,
-        vocab: Arc::new(Trap),
-        constraints: Constraints::new(Arc::new(Trap)),
+        vocab: Arc::new(Trap(fim)),
+        constraints: Constraints::new(Arc::new(Trap(fim))),
         identity: Identity {
             model: "org/fake".to_owned(),
             aliases: Arc::new(Arc::new(aliases.clone()).into()),
@@ -165,6 +180,7 @@ fn routed(
             fingerprint: "fp_test".to_owned(),
             version: json!({"version": "0.0.0"}),
         },
+        about,
         plan,
         gpus: Gpus::default(),
     };
@@ -179,7 +195,7 @@ fn routed(
         normalize: llm_server::config::Normalize::On,
     };
     (
-        Surface::new(watched, "org/fake", settings, None).router(),
+        Surface::new(watched, "org/fake", settings, None, Early::TurnedAway).router(),
         stage,
     )
 }
@@ -215,7 +231,7 @@ impl Reader {
 }
 
 /// The fake model's vocabulary, which panics on one text: a bug that tests can call up.
-struct Trap;
+struct Trap(Fim);
 
 pub(crate) const PANIC: &str = "panic!";
 
@@ -236,6 +252,10 @@ impl Vocab for Trap {
 
     fn is_eog(&self, token: Token) -> bool {
         FakeVocab.is_eog(token)
+    }
+
+    fn fim(&self) -> Fim {
+        self.0
     }
 }
 

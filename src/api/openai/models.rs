@@ -8,7 +8,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::api::{App, Identity, error::ApiError};
+use crate::api::{App, Identity, Service, error::ApiError};
 
 #[derive(Serialize)]
 pub(in crate::api) struct List {
@@ -22,18 +22,31 @@ pub(in crate::api) struct Model {
     object: &'static str,
     created: u64,
     owned_by: &'static str,
+    meta: Meta,
+}
+
+/// llama-server's names for what the file says of the model.
+#[derive(Serialize)]
+struct Meta {
+    vocab_type: i32,
+    n_vocab: u32,
+    /// Tokens for each request, and those the model was trained with.
+    n_ctx: u32,
+    n_ctx_train: u32,
+    n_embd: u32,
+    n_params: u64,
+    /// Bytes.
+    size: u64,
+    ftype: String,
 }
 
 /// The model's own name first: clients that choose for themselves take the first.
 pub(in crate::api) async fn list(State(app): State<Arc<App>>) -> Result<Json<List>, ApiError> {
     let service = app.service()?;
-    let identity = &service.identity;
-    let aliases = identity.aliases.load();
-    let aliases = aliases.iter().filter(|alias| *alias != "*");
-    let names = std::iter::once(&identity.model).chain(aliases);
+    let names = names(&service.identity);
     Ok(Json(List {
         object: "list",
-        data: names.map(|name| model(name, identity)).collect(),
+        data: names.iter().map(|name| model(name, &service)).collect(),
     }))
 }
 
@@ -46,7 +59,7 @@ pub(in crate::api) async fn one(
     // An id that is not UTF-8 is no model's.
     let id = id.map_or_else(|_| "\u{fffd}".to_owned(), |Path(id)| id);
     known(&id, &service.identity)?;
-    Ok(Json(model(&id, &service.identity)))
+    Ok(Json(model(&id, &service)))
 }
 
 /// Whether a request may call the served model `wanted`.
@@ -62,11 +75,31 @@ pub(in crate::api) fn known(wanted: &str, identity: &Identity) -> Result<(), Api
     })
 }
 
-fn model(name: &str, identity: &Identity) -> Model {
+pub(in crate::api) fn names(identity: &Identity) -> Vec<String> {
+    let aliases = identity.aliases.load();
+    let aliases = aliases.iter().filter(|alias| *alias != "*");
+    std::iter::once(&identity.model)
+        .chain(aliases)
+        .cloned()
+        .collect()
+}
+
+fn model(name: &str, service: &Service) -> Model {
+    let about = &service.about;
     Model {
         id: name.to_owned(),
         object: "model",
-        created: identity.created,
+        created: service.identity.created,
         owned_by: "llm-server",
+        meta: Meta {
+            vocab_type: about.vocabulary_type,
+            n_vocab: about.vocabulary,
+            n_ctx: service.work.size().context,
+            n_ctx_train: about.trained_context,
+            n_embd: about.width,
+            n_params: about.parameters,
+            size: about.bytes,
+            ftype: about.quantization.clone(),
+        },
     }
 }

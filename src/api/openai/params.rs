@@ -14,7 +14,7 @@ use crate::{
         fields::{Fields, as_i64},
     },
     config::Limits,
-    engine::{Job, Token, model::Vocab},
+    engine::{Enough, Job, Token, model::Vocab},
 };
 
 /// Answers that one request may ask for, over all its prompts.
@@ -92,6 +92,7 @@ pub(in crate::api) fn read(
             sampling: sampling::read(fields, &*service.vocab, shape)?,
             grammar: None,
             stop: stop(fields)?,
+            enough: Enough::default(),
             stop_tokens: stop_tokens(fields, &*service.vocab)?,
             prediction: prediction(fields, &*service.vocab)?,
             visible: Vec::new(),

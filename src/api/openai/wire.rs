@@ -166,11 +166,11 @@ pub(in crate::api) fn finish_reason(finish: &Finish) -> &'static str {
 /// Chat's log-probabilities: `{"content":[…]}`.
 #[derive(Serialize)]
 pub(in crate::api) struct ChatLogprobs<'a> {
-    content: Vec<ChatLogprob<'a>>,
+    pub(in crate::api) content: Vec<ChatLogprob<'a>>,
 }
 
 #[derive(Serialize)]
-struct ChatLogprob<'a> {
+pub(in crate::api) struct ChatLogprob<'a> {
     #[serde(flatten)]
     chosen: TokenLogprob<'a>,
     top_logprobs: Vec<TokenLogprob<'a>>,

@@ -12,17 +12,12 @@ use super::{
 use crate::engine::{Gbnf, Sampling, Trigger, model::Vocab};
 
 /// In the order of llama.cpp's `common_sampler`, without the samplers that would change nothing.
-pub(super) fn chain(
-    weights: &Arc<Weights>,
-    sampling: &Sampling,
-    context: u32,
-) -> Result<Owned, String> {
+pub(super) fn chain(weights: &Arc<Weights>, s: &Sampling, context: u32) -> Result<Owned, String> {
     let mut stages = Vec::new();
     let size = i32::try_from(weights.size()).unwrap_or(i32::MAX);
     // More than the context is never there to be looked at, and llama.cpp allocates what it is told.
     let whole = i32::try_from(context).unwrap_or(i32::MAX);
     let look_back = |tokens: i32| if tokens < 0 { whole } else { tokens.min(whole) };
-    let s = sampling;
 
     let suppressed = weights
         .suppressed()
@@ -118,6 +113,8 @@ pub(super) fn chain(
             s.dynatemp_range,
             s.dynatemp_exponent,
         )));
+        let infill = || Owned(sys::llama_sampler_init_infill(weights.vocab_ptr()));
+        stages.extend(s.infill.then(infill));
         stages.push(Owned(sys::llama_sampler_init_dist(s.seed)));
     }
     Ok(link(stages))

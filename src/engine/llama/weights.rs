@@ -1,13 +1,21 @@
 //! A loaded model: weights and vocabulary.
 
-use std::{ffi::c_void, path::Path, sync::Arc};
+use std::{
+    ffi::{CStr, c_char, c_void},
+    path::Path,
+    sync::Arc,
+};
 
 use llama_cpp_sys_2 as sys;
 
 use super::{LoadError, backend, guard, params::ModelParams};
 use crate::{
     config::Numa,
-    engine::{Token, fit::Plan, model::Vocab},
+    engine::{
+        Token,
+        fit::Plan,
+        model::{About, Fim, Vocab},
+    },
 };
 
 /// A loaded model's weights and vocabulary; immutable, shared between threads.
@@ -117,6 +125,41 @@ impl Weights {
         }
     }
 
+    /// What the file says of the model.
+    pub fn about(&self) -> About {
+        let whole = |number: i32| u32::try_from(number).unwrap_or(0);
+        // SAFETY: model and vocabulary are valid; the name is null or a text of llama.cpp's own that stays.
+        unsafe {
+            About {
+                architecture: self.metadata(c"general.architecture").unwrap_or_default(),
+                parameters: sys::llama_model_n_params(self.model),
+                bytes: sys::llama_model_size(self.model),
+                quantization: text_of(sys::llama_ftype_name(sys::llama_model_ftype(self.model))),
+                trained_context: whole(sys::llama_model_n_ctx_train(self.model)),
+                width: whole(sys::llama_model_n_embd(self.model)),
+                vocabulary: self.size(),
+                vocabulary_type: i32::try_from(sys::llama_vocab_type(self.vocab)).unwrap_or(0),
+            }
+        }
+    }
+
+    /// A value of the file's header, as text.
+    fn metadata(&self, key: &CStr) -> Option<String> {
+        let mut buffer = [0_u8; 256];
+        // SAFETY: the model is valid, `key` ends in NUL, and llama.cpp writes no more than the buffer's length.
+        let written = unsafe {
+            sys::llama_model_meta_val_str(
+                self.model,
+                key.as_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+            )
+        };
+        usize::try_from(written).ok()?;
+        let text = CStr::from_bytes_until_nul(&buffer).ok()?;
+        Some(text.to_string_lossy().into_owned())
+    }
+
     fn holds(&self, token: Token) -> bool {
         u32::try_from(token).is_ok_and(|id| id < self.size())
     }
@@ -132,6 +175,19 @@ impl Drop for Weights {
             sys::llama_model_free(self.model);
         }
     }
+}
+
+/// # Safety
+///
+/// `text` is null, or ends in NUL and stays for the call.
+unsafe fn text_of(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: as the caller promises.
+    unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Tells llama.cpp how to treat NUMA nodes; only the first call of a process counts.
@@ -198,5 +254,21 @@ impl Vocab for Weights {
     fn is_control(&self, token: Token) -> bool {
         // SAFETY: as above.
         self.holds(token) && unsafe { sys::llama_vocab_is_control(self.vocab, token) }
+    }
+
+    fn fim(&self) -> Fim {
+        let there = |token| self.holds(token).then_some(token);
+        // SAFETY: the vocabulary is valid.
+        unsafe {
+            let begins = sys::llama_vocab_get_add_bos(self.vocab);
+            Fim {
+                begin: there(sys::llama_vocab_bos(self.vocab)).filter(|_| begins),
+                prefix: there(sys::llama_vocab_fim_pre(self.vocab)),
+                suffix: there(sys::llama_vocab_fim_suf(self.vocab)),
+                middle: there(sys::llama_vocab_fim_mid(self.vocab)),
+                repository: there(sys::llama_vocab_fim_rep(self.vocab)),
+                file: there(sys::llama_vocab_fim_sep(self.vocab)),
+            }
+        }
     }
 }

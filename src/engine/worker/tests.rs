@@ -13,8 +13,8 @@ use std::{
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::engine::{
-    self, Busy, Claimant, Engine, Event, Failed, Finish, Finished, Gbnf, Grammar, Job, Refused,
-    Sampling, Tuning,
+    self, Busy, Claimant, Engine, Enough, Event, Failed, Finish, Finished, Gbnf, Grammar, Job,
+    Refused, Sampling, Tuning,
     fake::{Fake, FakeVocab, Fault},
     model::{DecodeError, Row, Vocab},
 };
@@ -31,6 +31,7 @@ fn job(prompt: &str) -> Job {
         sampling: Sampling::default(),
         grammar: None,
         stop: Vec::new(),
+        enough: Enough::default(),
         visible: Vec::new(),
         stop_tokens: Vec::new(),
         prediction: Vec::new(),

@@ -1,0 +1,72 @@
+# What a unit of llm-server may do: nothing but what serving a model needs. The units in contrib/systemd say the same
+# (nix/tests/units.nix compares).
+let
+  everywhere = {
+    CapabilityBoundingSet = "";
+    DevicePolicy = "closed";
+    LockPersonality = true;
+    MemoryDenyWriteExecute = true;
+    NoNewPrivileges = true;
+    PrivateTmp = true;
+    PrivateUsers = true;
+    ProtectClock = true;
+    ProtectControlGroups = true;
+    ProtectHome = true;
+    ProtectHostname = true;
+    ProtectKernelLogs = true;
+    ProtectKernelModules = true;
+    ProtectKernelTunables = true;
+    ProtectProc = "invisible";
+    ProtectSystem = "strict";
+    RemoveIPC = true;
+    RestrictNamespaces = true;
+    RestrictRealtime = true;
+    RestrictSUIDSGID = true;
+    SystemCallArchitectures = "native";
+    SystemCallErrorNumber = "EPERM";
+    UMask = "0077";
+    # No dump of some twenty gigabytes of weights, and of what clients said.
+    LimitCORE = 0;
+  };
+in
+{
+  # The server inherits its socket, so it needs no network of its own.
+  serve = everywhere // {
+    PrivateNetwork = true;
+    RestrictAddressFamilies = "AF_UNIX";
+    IPAddressDeny = "any";
+    # /proc/meminfo tells how much fits.
+    ProcSubset = "all";
+    # `engine.load = "mlock"` and weights that a GPU reads from host memory.
+    LimitMEMLOCK = "infinity";
+    PrivateDevices = true;
+    # Threads may be bound to CPUs (`engine.cpu_mask`) and memory to nodes (`engine.numa`), so @resources stays.
+    SystemCallFilter = [
+      "@system-service"
+      "~@privileged"
+    ];
+  };
+
+  # On top of `serve` where there is an NVIDIA GPU.
+  gpu = {
+    PrivateDevices = false;
+    # Since driver 545 the group of nodes is called `nvidia`, before it was `nvidia-frontend`; `nvidia-uvm` and
+    # `nvidia-caps` have their own.
+    DeviceAllow = [ "char-nvidia* rw" ];
+  };
+
+  # The download: a network, and nothing else of the machine.
+  fetch = everywhere // {
+    PrivateDevices = true;
+    ProcSubset = "pid";
+    RestrictAddressFamilies = [
+      "AF_INET"
+      "AF_INET6"
+      "AF_UNIX"
+    ];
+    SystemCallFilter = [
+      "@system-service"
+      "~@privileged @resources"
+    ];
+  };
+}
