@@ -28,7 +28,8 @@ serve: build ## fetch the pinned model, start the server, ask it a question
 	@.ci/greet $$$$ & exec $(SERVER) serve --fetch $${SET:+--set "$$SET"}
 
 # Without nextest the tests of a file share a process, and so tracing's global caches: one at a time.
-test: tools $(VENV)/ready ## every test, with the real engine, the small model and OpenAI's client
+test: tools $(VENV)/ready $(VENV)-litellm/ready ## every test, with the real engine, the small model and official clients
+	@command -v node >/dev/null || echo "node is not installed: NO JAVASCRIPT CLIENT WILL BE TESTED" >&2
 	@export LLM_SERVER_TEST_VENV='$(CURDIR)/$(VENV)'; \
 	if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		$(CARGO) nextest run $(PROFILE) --profile $${NEXTEST_PROFILE:-default}; \
@@ -41,10 +42,12 @@ appliance-test: build ## the service under a real systemd, in a container (needs
 	@tests/appliance/run.sh
 
 # Rebuilt when the pinned versions change.
-$(VENV)/ready: tests/clients/requirements.txt | tools
-	python3 -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
-	@touch $@
+$(VENV)/ready: tests/clients/requirements.txt
+$(VENV)-litellm/ready: tests/clients/requirements-litellm.txt
+$(VENV)%ready: | tools
+	python3 -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@cp $< $@
 
 lint: tools ## formatting, clippy without warnings, licences
 	$(CARGO) fmt --check

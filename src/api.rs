@@ -1,5 +1,6 @@
 //! The HTTP surface: the one table of routes and layers.
 
+mod anthropic;
 mod auth;
 mod body;
 mod early;
@@ -51,7 +52,7 @@ pub use self::{
 };
 use self::{auth::Keys, error::ApiError, status::Board};
 use crate::{
-    config::{Limits, Origins, Share},
+    config::{Limits, Normalize, Origins, Share},
     engine::{
         constrain::Constraints,
         model::{About, Vocab},
@@ -119,6 +120,8 @@ pub struct Settings {
     pub origins: Origins,
     /// Parameters for requests that do not give them.
     pub defaults: Map<String, Value>,
+    /// Whether what differs without meaning is taken out of prompts.
+    pub normalize: Normalize,
 }
 
 /// What every request may look at.
@@ -129,6 +132,7 @@ struct App {
     aliases: Aliases,
     origins: ArcSwap<Origins>,
     defaults: ArcSwap<Map<String, Value>>,
+    normalize: ArcSwap<Normalize>,
     /// Where answered requests are recorded.
     tape: Option<Tape>,
     board: Board,
@@ -160,6 +164,7 @@ impl Surface {
             aliases: Arc::new(ArcSwap::from_pointee(settings.aliases)),
             origins: ArcSwap::from_pointee(settings.origins),
             defaults: ArcSwap::from_pointee(settings.defaults),
+            normalize: ArcSwap::from_pointee(settings.normalize),
             tape,
             board: Board::new(),
             metrics: Arc::new(Metrics::new(model)),
@@ -188,6 +193,7 @@ impl Surface {
         self.0.aliases.store(Arc::new(settings.aliases));
         self.0.origins.store(Arc::new(settings.origins));
         self.0.defaults.store(Arc::new(settings.defaults));
+        self.0.normalize.store(Arc::new(settings.normalize));
         Ok(())
     }
 
@@ -240,6 +246,7 @@ fn router(app: Arc<App>) -> Router {
             tape::record,
         ))
         // What these answer is not recorded: replay reads OpenAI's shapes.
+        .merge(anthropic::routes())
         .merge(native::routes())
         .merge(ollama::routes())
         .route_layer(middleware::from_fn_with_state(
@@ -256,6 +263,7 @@ fn router(app: Arc<App>) -> Router {
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::wrong_method)
         .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::from_fn(anthropic::own_words))
         .layer(middleware::from_fn(ollama::own_words))
         .layer(cors(&app))
         .layer(middleware::from_fn_with_state(
@@ -285,6 +293,7 @@ fn cors(app: &Arc<App>) -> CorsLayer {
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([
             record::REQUEST_ID,
+            anthropic::REQUEST_ID,
             header::RETRY_AFTER,
             HeaderName::from_static("retry-after-ms"),
             HeaderName::from_static("x-should-retry"),

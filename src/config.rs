@@ -73,8 +73,30 @@ pub struct CacheConfig {
     pub share: Share,
     /// MiB of host memory for images as the model sees them.
     pub images: u32,
+    pub normalize: Normalize,
     /// Tokens between two checkpoints of a prompt, for models whose state cannot be cut.
     pub checkpoint_every: u32,
+}
+
+/// Whether what differs between the requests of one conversation and means nothing is taken out of prompts, since no
+/// cached one could be reused past it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(from = "bool", into = "bool")]
+pub enum Normalize {
+    On,
+    Off,
+}
+
+impl From<bool> for Normalize {
+    fn from(on: bool) -> Self {
+        if on { Self::On } else { Self::Off }
+    }
+}
+
+impl From<Normalize> for bool {
+    fn from(normalize: Normalize) -> Self {
+        normalize == Normalize::On
+    }
 }
 
 /// Who may reuse whose prefixes.

@@ -147,6 +147,7 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
         limits: config.limits.clone(),
         keys: files::keys(&config.auth)?,
         share: config.cache.share,
+        normalize: config.cache.normalize,
         aliases: config.model.aliases.clone(),
         origins: config.cors.origins.clone(),
         defaults: config.model.defaults.clone(),

@@ -2,6 +2,8 @@
 
 #[path = "support/encoders.rs"]
 mod encoders;
+#[path = "support/packages.rs"]
+mod packages;
 #[path = "support/python.rs"]
 mod python;
 #[path = "support/server.rs"]
@@ -112,6 +114,7 @@ fn a_server_without_a_model_says_why_there_is_none() {
         },
         keys: Vec::new(),
         share: Share::Key,
+        normalize: llm_server::config::Normalize::On,
         aliases: Vec::new(),
         origins: Origins::Listed(Vec::new()),
         defaults: serde_json::Map::new(),

@@ -271,12 +271,21 @@ impl ApiError {
         }
     }
 
-    /// `{"error":{…}}`, as a body or as the last event of a stream that broke.
-    pub(crate) fn body(&self) -> impl Serialize + use<> {
-        let Kind { r#type, code, .. } = self.kind();
+    pub(crate) fn status(&self) -> StatusCode {
+        self.kind().status
+    }
+
+    /// The cause of what clients learn nothing about.
+    pub(crate) fn log(&self) {
         if let Self::Internal(cause) = self {
             tracing::error!(%cause, "a request failed");
         }
+    }
+
+    /// `{"error":{…}}`, as a body or as the last event of a stream that broke.
+    pub(crate) fn body(&self) -> impl Serialize + use<> {
+        let Kind { r#type, code, .. } = self.kind();
+        self.log();
         Body {
             error: Detail {
                 message: self.to_string(),

@@ -11,7 +11,8 @@ use serde_json::Value;
 
 const BASE: &str = include_str!("openapi/base.json");
 /// Paths and schemas, a file for each dialect.
-const PARTS: [&str; 5] = [
+const PARTS: [&str; 6] = [
+    include_str!("openapi/anthropic.json"),
     include_str!("openapi/native.json"),
     include_str!("openapi/ollama.json"),
     include_str!("openapi/openai.json"),

@@ -10,8 +10,9 @@ use super::settings;
 use crate::{api::Surface, config::Config, log, systemd};
 
 /// What a reload changes; of `limits` all but those beside.
-const RELOADED: [&str; 7] = [
+const RELOADED: [&str; 8] = [
     "auth",
+    "cache.normalize",
     "cache.share",
     "cors",
     "limits",

@@ -2,6 +2,7 @@
 //! with the real router, scheduler and chat templates over a model that repeats the last line of its prompt.
 
 mod agent;
+mod anthropic;
 mod chat;
 mod completions;
 mod embeddings;

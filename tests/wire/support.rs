@@ -200,6 +200,7 @@ fn routed(
         aliases,
         origins,
         defaults: serde_json::Map::new(),
+        normalize: llm_server::config::Normalize::On,
     };
     (
         Surface::new(watched, "org/fake", settings, None, Early::TurnedAway).router(),
@@ -397,8 +398,11 @@ fn steady(value: &mut Value) {
                     ("id", Value::String(id)) => {
                         if let Some((kind, _)) = id.split_once("cmpl-") {
                             *value = format!("{kind}cmpl-ID").into();
+                        } else if id.starts_with("msg_") {
+                            *value = "msg_ID".into();
                         }
                     }
+                    ("request_id", _) => *value = "req_ID".into(),
                     ("created", created) if *created != LOADED => *value = "NOW".into(),
                     ("timings", _) => *value = "TIMES".into(),
                     _ => steady(value),
