@@ -72,7 +72,7 @@ fn the_openai_client_needs_the_key_that_is_configured() {
 fn the_openai_client_shows_images() {
     let projector = encoders::projector("line", 576);
     let server = Server::start_seeing(&projector, &["engine = {context = 1024, parallel = 2}"]);
-    run("test_images.py", &server, &[]);
+    run("clients/test_images.py", &server, &[]);
 }
 
 #[test]
@@ -172,6 +172,16 @@ fn an_agent_runs_the_command_that_the_model_calls_for() {
     let written = fs::read_to_string(place.path().join("proof.txt"));
     assert_eq!(written.expect("the agent's file"), "written by the agent\n");
     assert_eq!(said.trim(), "The file is written.");
+}
+
+#[test]
+fn every_answer_to_requests_made_from_the_description_is_a_described_one() {
+    let settings = [
+        "engine = {context = 512, parallel = 2}",
+        "limits.max_tokens = 4",
+    ];
+    let server = Server::start(&settings);
+    run("clients/test_fuzz.py", &server, &[]);
 }
 
 #[test]

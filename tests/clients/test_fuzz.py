@@ -9,7 +9,7 @@ from schemathesis.specs.openapi.checks import response_schema_conformance, statu
 
 ROOT = os.environ["BASE_URL"].removesuffix("/v1")
 # Each is run by the server: a bounded number, the same ones each time.
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "15"))
 
 schema = schemathesis.openapi.from_url(f"{ROOT}/openapi.json")
 

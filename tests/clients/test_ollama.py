@@ -142,5 +142,5 @@ def test_failures_are_told_in_words(client, model):
     assert client.pull(model).status == "success"
     with pytest.raises(ollama.ResponseError, match="cannot embed"):
         client.embed(model, "text")
-    with pytest.raises(ollama.ResponseError, match="text only"):
+    with pytest.raises(ollama.ResponseError, match="images\\[0\\]: this model takes no images"):
         client.generate(model, "What is this?", images=["aGVsbG8="])

@@ -55,7 +55,7 @@ pub(super) fn as_asked(error: ApiError) -> ApiError {
     };
     // An image stands among the parts of a chat's content, in front of the text.
     if let Some((message_path, rest)) = param.split_once(".content[")
-        && let Some(at) = rest.strip_suffix("].image_url.url")
+        && let Some((at, _)) = rest.split_once(']')
     {
         let named = format!("{message_path}.images[{at}]");
         let message = message.replacen(&param, &named, 1);
