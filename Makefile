@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help tools build serve test appliance-test lint fmt bench churn cuda gpu-bundle
+.PHONY: help tools build serve test appliance-test lint fmt bench churn cuda deb gpu-bundle
 
 CARGO ?= cargo
 # Everything is built for this one profile: llama.cpp takes minutes and is compiled once.
@@ -54,7 +54,7 @@ lint: tools ## formatting, clippy without warnings, licences
 	$(CARGO) clippy $(PROFILE) --all-targets -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --all-features check licenses bans sources; \
 	else echo "cargo-deny is not installed: licences were not checked"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck -x .ci/* benches/*.sh tests/appliance/*.sh; \
+	@if command -v shellcheck >/dev/null; then shellcheck -x .ci/* benches/*.sh contrib/*.sh nix/*.sh tests/appliance/*.sh; \
 	else echo "shellcheck is not installed: scripts were not checked"; fi
 
 fmt: tools ## format the code
@@ -65,6 +65,9 @@ bench: build ## speed against llama-server of the same build, interleaved
 
 cuda: build ## the CUDA plugin beside the binary (CUDA_ARCHITECTURES=120a-real for an RTX 50 alone)
 	@benches/cuda.sh
+
+deb: build ## a Debian package of the release build
+	@contrib/deb.sh
 
 gpu-bundle: build ## what benches/gpu.sh needs on a bare GPU machine
 	@benches/gpu-bundle.sh

@@ -1,4 +1,4 @@
-//! Compiles the C++ borders (chat shim, guard) against the llama.cpp sources that `llama-cpp-sys-2` carries, and lays the
+//! Compiles the C++ borders (chat shim, guard, projector) against the llama.cpp sources that `llama-cpp-sys-2` carries, and lays the
 //! engine's shared libraries beside the binary so that it runs from anywhere without `LD_LIBRARY_PATH`.
 
 use std::{
@@ -29,7 +29,12 @@ fn engine_source(engine: &Path) -> PathBuf {
 }
 
 fn compile_cpp(source: &Path) {
-    let units = ["src/chat/shim", "src/engine/llama/guard"];
+    let units = [
+        "src/chat/shim",
+        "src/engine/llama/guard",
+        "src/engine/llama/projector",
+    ];
+    println!("cargo:rerun-if-changed=src/engine/llama/guarded.h");
     for unit in units {
         println!("cargo:rerun-if-changed={unit}.cpp");
         println!("cargo:rerun-if-changed={unit}.h");
@@ -38,7 +43,10 @@ fn compile_cpp(source: &Path) {
         .cpp(true)
         .std("c++17")
         .files(units.map(|unit| format!("{unit}.cpp")))
-        .includes(["include", "ggml/include", "common", "vendor", "src"].map(|dir| source.join(dir)))
+        .includes(
+            ["include", "ggml/include", "common", "vendor", "src", "tools/mtmd"]
+                .map(|dir| source.join(dir)),
+        )
         .flag_if_supported("-Wno-unused-parameter")
         .flag_if_supported("-Wno-unused-function")
         // The source's place on this machine must not reach the binary.

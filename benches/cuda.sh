@@ -39,4 +39,8 @@ cmake -S "$BUILD/ggml" -B "$BUILD/build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Re
 cmake --build "$BUILD/build" -j "$JOBS" --target ggml-cuda >"$BUILD/build.log" 2>&1 || { tail -30 "$BUILD/build.log"; exit 1; }
 plugin=$(find "$BUILD/build" -name libggml-cuda.so | head -n 1)
 strip --strip-unneeded -o "$OUT/libggml-cuda.so" "$plugin"
+# What `llm-server version` says of the plugin.
+version=$("$NVCC" --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p')
+architectures=$(printf '"%s"' "$CUDA_ARCHITECTURES" | sed 's/;/", "/g')
+printf '{"version": "%s", "architectures": [%s]}\n' "$version" "$architectures" >"$OUT/cuda.json"
 ls -l "$OUT/libggml-cuda.so"

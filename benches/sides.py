@@ -118,8 +118,9 @@ def output(*command):
 
 
 @contextlib.contextmanager
-def running(arguments, servers):
-    """Starts all, waits until they are ready, warms them up, and ends them whatever happens."""
+def running(arguments, servers, warm=None):
+    """Starts all, waits until they are ready, warms them up (with tokens, or the prompt `warm`), and ends them whatever
+    happens."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     arguments.model = arguments.model or output(arguments.ours, "models", "path", "smollm2-135m-instruct")
     os.makedirs(OUT, exist_ok=True)
@@ -139,8 +140,8 @@ def running(arguments, servers):
             except SystemExit:
                 with open(path) as text:
                     sys.exit(f"{server.label} did not start; {path} ends with\n{text.read()[-1500:]}")
-            warm = {"prompt": Prompts(arguments).ids(64), "max_tokens": 8}
-            wire.ask(server.port, [wire.encode(warm)])[0].require()
+            prompt = warm or Prompts(arguments).ids(64)
+            wire.ask(server.port, [wire.encode({"prompt": prompt, "max_tokens": 8})])[0].require()
         shape = f"{arguments.parallel} × {arguments.context} tokens of context, {arguments.threads or 'default'} threads"
         print(f"{arguments.name}: {os.path.basename(arguments.model)}, {shape}, batch {arguments.batch}/{arguments.ubatch}")
         children = [*children, os.getpid()]

@@ -8,6 +8,7 @@ mod encode;
 mod error;
 mod fields;
 mod health;
+mod images;
 mod metrics;
 mod native;
 mod ollama;

@@ -1,4 +1,4 @@
-//! The command line: `serve · check · plan · doctor · schema · models · generate · bench · replay · version · completions`.
+//! The command line: `serve · check · plan · doctor · schema · models · generate · bench · replay · version · completions · man`.
 
 pub mod bench;
 pub mod check;
@@ -6,12 +6,14 @@ pub mod completions;
 pub mod configured;
 pub mod doctor;
 pub mod generate;
+pub mod man;
 pub mod models;
 pub mod plan;
 pub mod replay;
 pub mod schema;
 pub mod serve;
 mod svg;
+pub mod trial_image;
 pub mod version;
 
 use std::process::ExitCode;
@@ -22,7 +24,7 @@ use crate::{
     engine::{fit::FitError, llama::LoadError, threads},
     fetch::FetchError,
     lock::VerifyError,
-    serve::{Absent, Failure, LoadFailure, LocateError, Origin},
+    serve::{Absent, Failure, LoadFailure, LocateError, Origin, Origins},
 };
 use configured::Loaded;
 
@@ -97,6 +99,9 @@ enum Command {
     Replay(replay::Args),
     Version(version::Args),
     Completions(completions::Args),
+    Man(man::Args),
+    #[command(hide = true)]
+    TrialImage(trial_image::Args),
 }
 
 /// Runs the command line of this process.
@@ -117,6 +122,8 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
+        Command::TrialImage(args) => trial_image::run(&args),
     }
 }
 
@@ -172,6 +179,14 @@ pub(crate) fn smaller(error: &FitError, loaded: &Loaded) -> Option<String> {
     (!names.is_empty()).then(|| format!("; models.lock has smaller ones: {}", names.join(", ")))
 }
 
+/// All files that a checked configuration means.
+pub(crate) fn origins(loaded: &Loaded, absent: Absent) -> Origins {
+    Origins {
+        model: origin(loaded, absent),
+        projector: projector(loaded, absent),
+    }
+}
+
 /// The weights that a checked configuration means.
 pub(crate) fn origin(loaded: &Loaded, absent: Absent) -> Origin {
     let name = &loaded.config.model.name;
@@ -185,6 +200,25 @@ pub(crate) fn origin(loaded: &Loaded, absent: Absent) -> Origin {
             entry: Box::new(entry.clone()),
             absent,
         },
+        (None, None) => unreachable!("the configuration was checked against the lock"),
+    }
+}
+
+fn projector(loaded: &Loaded, absent: Absent) -> Option<Origin> {
+    let name = loaded.config.model.projector.clone()?;
+    match (&loaded.projector_file, loaded.lock.get(&name)) {
+        (Some(path), _) => {
+            let path = path.clone();
+            Some(Origin::File { name, path })
+        }
+        (None, Some(entry)) => {
+            let entry = Box::new(entry.clone());
+            Some(Origin::Pinned {
+                name,
+                entry,
+                absent,
+            })
+        }
         (None, None) => unreachable!("the configuration was checked against the lock"),
     }
 }

@@ -45,6 +45,8 @@ pub struct ModelConfig {
     pub aliases: Vec<String>,
     /// Jinja file that replaces the model's own chat template; absolute or relative to the process.
     pub chat_template: Option<PathBuf>,
+    /// Key in `models.lock` of what turns images into the model's input; `None`: it takes none.
+    pub projector: Option<String>,
     pub kind: Kind,
     /// Parameters for requests that do not give them themselves.
     pub defaults: serde_json::Map<String, serde_json::Value>,
@@ -70,6 +72,8 @@ pub struct CacheConfig {
     pub ram: Option<u32>,
     pub share: Share,
     pub normalize: Normalize,
+    /// MiB of host memory for images as the model sees them.
+    pub images: u32,
     /// Tokens between two checkpoints of a prompt, for models whose state cannot be cut.
     pub checkpoint_every: u32,
 }
@@ -117,6 +121,12 @@ pub struct Limits {
     pub body_bytes: u64,
     /// Most bytes of kept answers of `/v1/responses`; 0: none is kept.
     pub responses_bytes: u64,
+    /// Most images of one request.
+    pub images: u32,
+    /// Largest image, in bytes as it is sent.
+    pub image_bytes: u64,
+    /// Most pixels of an image.
+    pub image_pixels: u64,
     /// Longest wait for a free sequence before 429.
     #[serde(with = "field::seconds")]
     pub queue_wait: Duration,

@@ -13,6 +13,7 @@ pub mod fit;
 pub mod gguf;
 pub mod llama;
 pub(crate) mod lookup;
+pub mod media;
 pub mod model;
 pub(crate) mod pace;
 pub(crate) mod plan;
@@ -28,6 +29,7 @@ mod tally;
 pub mod task;
 pub(crate) mod text;
 pub mod threads;
+pub mod vision;
 mod watch;
 pub(crate) mod worker;
 
@@ -61,8 +63,10 @@ pub type Token = i32;
 /// One admitted request: everything the engine needs to answer it.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// Not empty, shorter than the context, every id inside the vocabulary.
+    /// Not empty, shorter than the context, every id inside the vocabulary or a placeholder of `media`.
     pub prompt: Vec<Token>,
+    /// The images behind the prompt's placeholders, as [`media::Prompt`] puts them there.
+    pub media: Vec<media::Placed>,
     /// Most tokens to generate; cut to what is left of the context.
     pub max_tokens: u32,
     pub sampling: Sampling,
@@ -399,7 +403,7 @@ pub fn start<M: model::Model, E: Send + 'static>(
     tuning: Tuning,
     build: impl FnOnce() -> Result<M, E> + Send + 'static,
 ) -> Result<(Engine, JoinHandle<()>), E> {
-    spawn(move |first| {
+    spawn("engine", move |first| {
         let model = match build() {
             Ok(model) => model,
             Err(error) => return drop(first.send(Err(error))),
@@ -422,23 +426,24 @@ pub fn start<M: model::Model, E: Send + 'static>(
     })
 }
 
-/// Starts the engine thread with `body`, which first sends what is returned here, or why there is none.
+/// Starts a thread with `body`, which first sends what is returned here, or why there is none.
 fn spawn<T: Send + 'static, E: Send + 'static>(
+    name: &str,
     body: impl FnOnce(SyncSender<Result<T, E>>) + Send + 'static,
 ) -> Result<(T, JoinHandle<()>), E> {
     let (first, outcome) = std::sync::mpsc::sync_channel(1);
     let thread = thread::Builder::new()
-        .name("engine".into())
+        .name(name.into())
         .spawn(move || body(first));
     let thread =
-        thread.unwrap_or_else(|error| panic!("the engine thread cannot be started: {error}"));
+        thread.unwrap_or_else(|error| panic!("the thread `{name}` cannot be started: {error}"));
     match outcome.recv() {
         Ok(Ok(engine)) => Ok((engine, thread)),
         Ok(Err(error)) => Err(error),
         // Nothing was sent: `body` panicked. The panic goes on here.
         Err(_) => match thread.join() {
             Err(panic) => std::panic::resume_unwind(panic),
-            Ok(()) => unreachable!("the engine thread sends before it ends"),
+            Ok(()) => unreachable!("a thread sends before it ends"),
         },
     }
 }
@@ -457,8 +462,7 @@ impl Engine {
                 context: shape.context,
             });
         }
-        let outside = |token: &&Token| u32::try_from(**token).map_or(true, |id| id >= shape.vocab);
-        if let Some(&token) = job.prompt.iter().find(outside) {
+        if let Some(token) = media::stray(&job.prompt, &job.media, shape.vocab) {
             return Err(Refused::BadToken(token));
         }
         if self.shared.halt.is_cancelled() {

@@ -10,6 +10,8 @@ mod loading;
 pub(crate) mod locate;
 mod reload;
 mod signals;
+pub(crate) mod trial;
+pub(crate) mod vision;
 
 use std::{
     io,
@@ -35,12 +37,13 @@ use self::{
     identity::Served,
     listen::Owner,
     loading::Loading,
+    locate::Proved,
     reload::Reload,
 };
 pub use self::{
     listen::ListenError,
     load::LoadFailure,
-    locate::{Absent, LocateError, Origin},
+    locate::{Absent, LocateError, Origin, Origins},
 };
 use crate::{
     api::{Early, Identity, Service, Settings, Stage, Surface},
@@ -92,7 +95,7 @@ pub enum Failure {
 /// `reread` reads the configuration again, from where `config` came from; it says itself what is wrong there.
 pub fn run(
     config: Config,
-    origin: Origin,
+    origins: Origins,
     reread: impl Fn() -> Result<Config, String> + Send + Sync + 'static,
 ) -> Result<(), Failure> {
     let template = files::template(&config)?;
@@ -112,7 +115,7 @@ pub fn run(
     let (stage, seen) = watch::channel(Stage::Loading { percent: 0 });
     let (surface, http) = {
         let _inside = runtime.enter();
-        let surface = Surface::new(seen, origin.name(), settings, tape, early);
+        let surface = Surface::new(seen, origins.model.name(), settings, tape, early);
         let reload = Reload::new(config.clone(), reread, surface.clone());
         signals::watch(stop.clone(), reload)?;
         let http = Http::start(sockets, surface.router(), Patience::of(&config.limits))?;
@@ -120,13 +123,13 @@ pub fn run(
     };
     last_words::prepare(runtime.handle().clone(), stage.clone(), http.finish())?;
     for address in &addresses {
-        info!(%address, model = origin.name(), "listening");
+        info!(%address, model = origins.model.name(), "listening");
     }
     let life = Life {
         addresses: addresses.join(" "),
         owner,
         config,
-        origin,
+        origins,
         template,
         stage,
         stop,
@@ -155,7 +158,7 @@ struct Life {
     addresses: String,
     owner: Owner,
     config: Config,
-    origin: Origin,
+    origins: Origins,
     template: Option<String>,
     stage: watch::Sender<Stage>,
     stop: CancellationToken,
@@ -169,21 +172,21 @@ impl Life {
         // Beside the load: the driver may take a while to wake up.
         let gpus = task::spawn_blocking(Gpus::open);
         let loading = Loading {
-            origin: self.origin.clone(),
+            origins: self.origins.clone(),
             config: self.config.clone(),
             template: self.template.clone(),
             addresses: self.addresses.clone(),
             stage: self.stage.clone(),
             stop: self.stop.clone(),
         };
-        let Some((located, loaded)) = loading.run().await? else {
+        let Some((proved, loaded)) = loading.run().await? else {
             info!("stopped while loading");
             // Who waits for the model hears that it will not come.
             self.stage.send_replace(Stage::Draining);
             let _ = timeout(TURN_AWAY, self.http.finish()).await;
             return Ok(());
         };
-        let identity = self.identity(&located.sha256.to_string());
+        let identity = self.identity(&proved);
         let ended = join_elsewhere(loaded.thread)?;
         let engine = loaded.work.watch();
         info!(
@@ -282,17 +285,23 @@ impl Life {
         let _ = timeout(TURN_AWAY, self.http.turned_away()).await;
     }
 
-    fn identity(&self, weights_sha256: &str) -> Identity {
+    fn identity(&self, proved: &Proved) -> Identity {
         let build = llama::build();
+        let weights = proved.model.sha256.to_string();
+        let projector = proved
+            .projector
+            .as_ref()
+            .map(|located| located.sha256.to_string());
         let served = Served {
             build: &build,
-            name: self.origin.name(),
+            name: self.origins.model.name(),
             engine: &self.config.engine,
-            weights_sha256,
+            weights_sha256: &weights,
+            projector_sha256: projector.as_deref(),
             template: self.template.as_deref(),
         };
         Identity {
-            model: self.origin.name().to_owned(),
+            model: self.origins.model.name().to_owned(),
             aliases: self.surface.aliases(),
             created: SystemTime::now()
                 .duration_since(SystemTime::UNIX_EPOCH)
@@ -348,13 +357,16 @@ fn runtime() -> io::Result<Runtime> {
 }
 
 /// What `GET /version` would answer under this configuration. After [`llama::init`].
-pub fn version(config: &Config, origin: &Origin) -> Result<Value, Failure> {
+pub fn version(config: &Config, origins: &Origins) -> Result<Value, Failure> {
     let template = files::template(config)?;
+    let projector = origins.projector.as_ref().map(Origin::sha256).transpose()?;
+    let projector = projector.map(|sha256| sha256.to_string());
     Ok(Served {
         build: &llama::build(),
-        name: origin.name(),
+        name: origins.model.name(),
         engine: &config.engine,
-        weights_sha256: &origin.sha256()?.to_string(),
+        weights_sha256: &origins.model.sha256()?.to_string(),
+        projector_sha256: projector.as_deref(),
         template: template.as_deref(),
     }
     .version())

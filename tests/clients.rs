@@ -69,6 +69,13 @@ fn the_openai_client_needs_the_key_that_is_configured() {
 }
 
 #[test]
+fn the_openai_client_shows_images() {
+    let projector = encoders::projector("line", 576);
+    let server = Server::start_seeing(&projector, &["engine = {context = 1024, parallel = 2}"]);
+    run("test_images.py", &server, &[]);
+}
+
+#[test]
 fn the_openai_client_embeds() {
     let file = encoders::model("minilm");
     let name = file.file_stem().expect("a name").to_owned();

@@ -86,6 +86,7 @@ impl Loaded {
     fn job(&self, prompt: &str, seed: u32, grammar: Grammar) -> Job {
         Job {
             prompt: self.weights.tokenize(prompt, true, true),
+            media: Vec::new(),
             max_tokens: 200,
             sampling: Sampling {
                 seed,

@@ -82,6 +82,7 @@ impl Running {
     fn job(&self, prompt: &str, max_tokens: u32) -> Job {
         Job {
             prompt: self.weights.tokenize(prompt, true, true),
+            media: Vec::new(),
             max_tokens,
             sampling: Sampling {
                 temperature: 0.0,

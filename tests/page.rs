@@ -99,6 +99,9 @@ fn a_server_without_a_model_says_why_there_is_none() {
     let settings = Settings {
         limits: Limits {
             responses_bytes: 0,
+            images: 1,
+            image_bytes: 0,
+            image_pixels: 0,
             queue: 4,
             max_tokens: None,
             body_bytes: 64 << 10,

@@ -84,6 +84,8 @@ pub(crate) enum ApiError {
     Share(u32),
     #[error("the server is busy: no JSON schema or grammar could be compiled within {0:?}")]
     Compilers(Duration),
+    #[error("the server is busy: no image could be looked at within {0:?}")]
+    Images(Duration),
     // Launchers compare this text.
     #[error("Loading model")]
     Loading,
@@ -200,6 +202,7 @@ impl ApiError {
             Self::QueueWait(_) => busy("queue_timeout"),
             Self::Share(_) => busy("queue_share_full"),
             Self::Compilers(_) => busy("compilers_busy"),
+            Self::Images(_) => busy("images_busy"),
             // llama-server's health checks look for this status.
             Self::NoFreeSequence => {
                 let code = "no_slot_available";

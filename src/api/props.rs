@@ -120,7 +120,7 @@ pub(super) async fn props(State(app): State<Arc<App>>) -> Result<Json<Props>, Ap
         total_slots: size.parallel,
         model_alias: identity.model.clone(),
         modalities: Modalities {
-            vision: false,
+            vision: service.work.vision().is_some(),
             audio: false,
         },
         chat_template: chat.map_or_else(String::new, |chat| chat.source().to_owned()),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use serde_json::{Map, Value, json};
+use tokio::task::spawn_blocking;
 
 pub(super) use self::{
     message::Message,
@@ -20,6 +21,7 @@ use super::{
     error::ApiError,
     fields::Fields,
     fill,
+    images::{self, Images},
     openai::{
         constraint::{self, Form, Kind, Pending, Purpose},
         params::{self, Delivery},
@@ -53,15 +55,35 @@ pub(super) async fn receive<T: Send + 'static>(
     + 'static,
 ) -> Result<(Turn, T), ApiError> {
     service.work.generator()?;
-    let body = body::receive(body, &app.limits()).await?;
-    let ((mut turn, pending), kept) = {
-        let (app, service) = (Arc::clone(app), Arc::clone(service));
+    let limits = app.limits();
+    let body = body::receive(body, &limits).await?;
+    let (read, kept) = {
+        let (app, service, limits) = (Arc::clone(app), Arc::clone(service), Arc::clone(&limits));
         let parse = move |body: &[u8]| {
             let (body, kept) = translate(body::parse(body)?, &service)?;
-            let body = app.with_defaults(body);
-            Ok((Turn::parse(body, &service, &app.limits(), tenant)?, kept))
+            let mut body = app.with_defaults(body);
+            let images = Images::take(&mut body, service.work.vision(), &limits)?;
+            let read = if images.is_empty() {
+                let images = images::Ready::none();
+                Read::Text(Turn::parse(body, &images, &service, &limits, tenant)?)
+            } else {
+                Read::Images(body, images)
+            };
+            Ok((read, kept))
         };
         body::prepare(body, parse).await?
+    };
+    let (mut turn, pending) = match (read, service.work.vision()) {
+        (Read::Images(body, images), Some(vision)) => {
+            let images = images.see(vision, tenant.cache, &limits).await?;
+            let service = Arc::clone(service);
+            let parse = move || Turn::parse(body, &images, &service, &limits, tenant);
+            spawn_blocking(parse)
+                .await
+                .map_err(|error| ApiError::Internal(error.to_string()))??
+        }
+        (Read::Images(..), None) => return Err(ApiError::Internal("no projector".to_owned())),
+        (Read::Text(turn), _) => turn,
     };
     for pending in pending {
         let told = pending.apply(service, &mut turn.jobs).await?;
@@ -70,10 +92,18 @@ pub(super) async fn receive<T: Send + 'static>(
     Ok((turn, kept))
 }
 
+/// A request that was read.
+enum Read {
+    Text((Turn, Vec<Pending>)),
+    /// Its images must be seen first.
+    Images(Map<String, Value>, Images),
+}
+
 impl Turn {
     /// The turn, and what its answers must be, to be compiled or at least checked.
     fn parse(
         body: Map<String, Value>,
+        images: &images::Ready,
         service: &Service,
         limits: &Limits,
         tenant: Tenant,
@@ -88,7 +118,7 @@ impl Turn {
         let budget = thinking::read(fields)?;
         let strict = constraint::strict_tools(fields);
         let (rendered, form) = render(service.work.generator()?.1, body, form)?;
-        let prompt = vocab.tokenize(&rendered.prompt, true, true);
+        let prompt = images.prompt(&rendered.prompt, vocab)?;
         params.job.visible = visible(&rendered, vocab);
         let mut warnings = rendered.warnings.clone();
         if let Some(wish) = budget {
@@ -96,7 +126,8 @@ impl Turn {
         }
         params.job.stop.extend(rendered.stops.iter().cloned());
         params.job.grammar = rendered.grammar.clone().map(Grammar::Gbnf);
-        let jobs = params.jobs(vec![prompt]);
+        params.job.media = prompt.media;
+        let jobs = params.jobs(vec![prompt.tokens]);
         let readers = jobs.iter().map(|_| Reader::new(&rendered));
         let turn = Self {
             readers: readers.collect::<Result<_, _>>()?,
@@ -127,7 +158,7 @@ pub(super) fn check_defaults(
         claimant: Claimant::default(),
         cache: 0,
     };
-    Turn::parse(body, service, limits, nobody).map(drop)
+    Turn::parse(body, &images::Ready::none(), service, limits, nobody).map(drop)
 }
 
 /// The prompt, and what is to be compiled for its answer.

@@ -7,6 +7,7 @@ use crate::{
         Engine, Watch,
         embed::{self, Pairing},
         task::Pooling,
+        vision::Vision,
     },
 };
 
@@ -15,6 +16,8 @@ pub enum Work {
     Generate {
         engine: Engine,
         chat: Chat,
+        /// What images are seen through.
+        vision: Option<Vision>,
     },
     Embed {
         engine: embed::Engine,
@@ -82,11 +85,19 @@ impl Work {
 
     pub(super) fn generator(&self) -> Result<(&Engine, &Chat), ApiError> {
         match self {
-            Self::Generate { engine, chat } => Ok((engine, chat)),
+            Self::Generate { engine, chat, .. } => Ok((engine, chat)),
             Self::Embed { .. } | Self::Rank { .. } => Err(self.cannot(
                 "generate text",
                 "a model that generates (model.kind = 'chat, for models that can)",
             )),
+        }
+    }
+
+    /// `None`: the model takes no images.
+    pub(super) fn vision(&self) -> Option<&Vision> {
+        match self {
+            Self::Generate { vision, .. } => vision.as_ref(),
+            Self::Embed { .. } | Self::Rank { .. } => None,
         }
     }
 

@@ -46,6 +46,9 @@ pub fn summary(loaded: &Loaded) -> String {
     if !model.aliases.is_empty() {
         line("aliases", model.aliases.join(", "));
     }
+    if let Some(projector) = &model.projector {
+        line("projector", projector.clone());
+    }
     if let Some(template) = &model.chat_template {
         line("template", template.display().to_string());
     }

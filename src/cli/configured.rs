@@ -34,6 +34,10 @@ pub struct Configured {
     /// Serve this GGUF file, which need not be in the lock, under its own name.
     #[arg(long, value_name = "PATH")]
     pub model_file: Option<PathBuf>,
+
+    /// See images through this projector, which need not be in the lock (see model.projector).
+    #[arg(long, value_name = "PATH")]
+    pub projector_file: Option<PathBuf>,
 }
 
 /// A checked configuration with the lock it was checked against.
@@ -43,6 +47,8 @@ pub struct Loaded {
     pub lock: Lock,
     /// Weights outside the lock.
     pub model_file: Option<PathBuf>,
+    /// A projector outside the lock.
+    pub projector_file: Option<PathBuf>,
     /// What the configuration's source is called.
     pub source: String,
 }
@@ -53,8 +59,8 @@ pub enum ConfiguredError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Lock(#[from] LockError),
-    #[error("--model-file {0:?}: the file's name without its ending is no name for a model")]
-    ModelFile(PathBuf),
+    #[error("{option} {path:?}: the file's name without its ending is no name for a model")]
+    FileName { option: &'static str, path: PathBuf },
 }
 
 impl Configured {
@@ -62,21 +68,30 @@ impl Configured {
         let source = self.source()?;
         let lock = Lock::find(self.lock.as_deref(), Some(source.folder()))?;
         let mut overrides = self.set.clone();
-        let known = match &self.model_file {
-            Some(file) => {
-                let name = stem(file).ok_or_else(|| ConfiguredError::ModelFile(file.clone()))?;
-                overrides.push(format!("model.name = {}", config::nickel_string(name)));
-                vec![KnownModel {
-                    name: name.to_owned(),
-                    trained_context: None,
-                }]
-            }
-            None => lock.names().filter_map(|name| known(&lock, name)).collect(),
-        };
+        let mut models: Vec<_> = lock.names().filter_map(|name| known(&lock, name)).collect();
+        let files = [
+            ("--model-file", "model.name", &self.model_file),
+            ("--projector-file", "model.projector", &self.projector_file),
+        ];
+        for (option, field, file) in files {
+            let Some(path) = file else { continue };
+            let name = stem(path).ok_or_else(|| ConfiguredError::FileName {
+                option,
+                path: path.clone(),
+            })?;
+            overrides.push(format!("{field} = {}", config::nickel_string(name)));
+            // Of a file outside the lock the lock knows nothing, whatever it is called.
+            models.retain(|known| known.name != name);
+            models.push(KnownModel {
+                name: name.to_owned(),
+                trained_context: None,
+            });
+        }
         Ok(Loaded {
-            config: config::load(&source, &overrides, &known)?,
+            config: config::load(&source, &overrides, &models)?,
             lock,
             model_file: self.model_file.clone(),
+            projector_file: self.projector_file.clone(),
             source: source.name().to_owned(),
         })
     }

@@ -128,17 +128,21 @@ fn answer(args: &Args, loaded: &Configuration) -> Result<(), GenerateError> {
     })
     .map_err(|error| Failure::Load(error.into()))?;
     // Whatever else the model may be served for.
-    let plan = fit::fit_as(Kind::Chat, &located.file, &loaded.config.engine)
+    let files = fit::Files {
+        model: &located.file,
+        projector: None,
+    };
+    let plan = fit::fit_all(Kind::Chat, files, &loaded.config.engine)
         .map_err(|error| Failure::Load(error.into()))?;
     let model = load(
-        &located.file,
+        files,
         plan,
         &loaded.config,
         template.as_deref(),
         &mut |_| true,
     )
     .map_err(Failure::Load)?;
-    let Work::Generate { engine, chat } = &model.work else {
+    let Work::Generate { engine, chat, .. } = &model.work else {
         return Err(GenerateError::Silence); // it was planned to generate
     };
     let message = json!({"messages": [{"role": "user", "content": prompt}]});
@@ -193,6 +197,7 @@ fn job(
     let visible = rendered.map_or(&[][..], |rendered| &rendered.preserved);
     Job {
         prompt: tokens,
+        media: Vec::new(),
         max_tokens: args.max_tokens.or(limits.max_tokens).unwrap_or(u32::MAX),
         sampling: Sampling {
             temperature: args.temperature,

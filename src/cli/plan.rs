@@ -19,11 +19,11 @@ use super::{
 };
 use crate::{
     engine::{
-        fit::{self, Plan},
+        fit::{self, Files, Plan},
         llama,
     },
     log, report,
-    serve::{Absent, LocateError},
+    serve::{Absent, LocateError, Origin, trial},
 };
 
 /// Computes what would lie on which device and shows it. Only the header of the model's file is read.
@@ -94,18 +94,28 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 fn plan(loaded: &Loaded) -> Result<Plan, PlanError> {
-    let origin = super::origin(loaded, Absent::Refuse);
-    // Without the proof that it is the pinned one: hashing would read all of it.
-    let file = match origin.present()? {
-        Some(file) => file,
-        None => origin.locate(|_| ())?.file, // says what is missing
-    };
+    let origins = super::origins(loaded, Absent::Refuse);
+    let model = present(&origins.model)?;
+    let projector = origins.projector.as_ref().map(present).transpose()?;
     llama::init(|why| eprintln!("error: {why}"))?;
-    Ok(fit::fit_as(
+    let files = Files {
+        model: &model,
+        projector: projector.as_deref(),
+    };
+    trial::run(files, &loaded.config.engine)?;
+    Ok(fit::fit_all(
         loaded.config.model.kind,
-        &file,
+        files,
         &loaded.config.engine,
     )?)
+}
+
+/// Without the proof that it is the pinned one: hashing would read all of it.
+fn present(origin: &Origin) -> Result<PathBuf, LocateError> {
+    match origin.present()? {
+        Some(file) => Ok(file),
+        None => Ok(origin.locate(|_| ())?.file), // says what is missing
+    }
 }
 
 fn show(plan: &Plan, args: &Args) -> Result<(), PlanError> {

@@ -49,13 +49,13 @@ pub fn run(args: &Args) -> ExitCode {
         complain(&error);
         return Exit::Usage.into();
     }
-    let origin = super::origin(&loaded, absent);
+    let origins = super::origins(&loaded, absent);
     let configured = args.configured.clone();
     let reread = move || {
         let again = configured.load().map_err(|error| error.to_string())?;
         Ok(again.config)
     };
-    let exit = match serve::run(loaded.config.clone(), origin, reread) {
+    let exit = match serve::run(loaded.config.clone(), origins, reread) {
         Ok(()) => Exit::Success,
         Err(failure) => {
             // The journal keeps what is logged; whoever typed the command reads stderr.

@@ -34,8 +34,8 @@ pub fn run(args: &Args) -> ExitCode {
         complain(&error);
         return Exit::Failure.into();
     }
-    let origin = super::origin(&loaded, serve::Absent::Refuse);
-    let version = match serve::version(&loaded.config, &origin) {
+    let origins = super::origins(&loaded, serve::Absent::Refuse);
+    let version = match serve::version(&loaded.config, &origins) {
         Ok(version) => version,
         Err(failure) => {
             complain(&failure);

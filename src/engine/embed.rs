@@ -151,7 +151,7 @@ pub fn start<M: Encoder, E: Send + 'static>(
     queue: u32,
     build: impl FnOnce() -> Result<M, E> + Send + 'static,
 ) -> Result<(Engine, JoinHandle<()>), E> {
-    spawn(move |first| {
+    spawn("engine", move |first| {
         let encoder = match build() {
             Ok(encoder) => encoder,
             Err(error) => return drop(first.send(Err(error))),

@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     Grammar, Sampling, Token,
+    media::ImageRows,
     model::{DecodeError, Model, Part, Row, SampleError, Sampled, Vocab},
 };
 
@@ -183,6 +184,35 @@ impl Model for Fake {
             if row.logits {
                 self.next.insert(at, answer(tokens));
             }
+        }
+        Ok(())
+    }
+
+    /// Rows that lie one after the other; each is remembered as a `#`.
+    fn decode_image(
+        &mut self,
+        rows: ImageRows<'_>,
+        abandoned: &dyn Fn() -> bool,
+    ) -> Result<(), DecodeError> {
+        if abandoned() {
+            return Err(DecodeError::Abandoned);
+        }
+        if rows.count == 0 || rows.count > self.ubatch() {
+            return Err(DecodeError::Refused(format!("{} rows", rows.count)));
+        }
+        self.next.clear();
+        self.work.fetch_add(rows.count, Ordering::Relaxed);
+        let tokens = &mut self.sequences[rows.sequence as usize];
+        let place = rows.position as usize + rows.first;
+        if tokens.len() != place || rows.image.embeddings(rows.first, rows.count).is_none() {
+            return Err(DecodeError::Refused(format!(
+                "position {place} after {}",
+                tokens.len()
+            )));
+        }
+        tokens.resize(place + rows.count, Token::from(b'#'));
+        if rows.logits {
+            self.next.insert(rows.count - 1, answer(tokens));
         }
         Ok(())
     }

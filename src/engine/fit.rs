@@ -21,11 +21,11 @@ use self::{
 };
 use super::{
     gguf::{self, Header},
-    llama::{self, Gauged, LoadError},
+    llama::{self, Gauged, Gpu, LoadError},
     task::Task,
     threads,
 };
-use crate::config::{EngineConfig, Kind, KvType, Load};
+use crate::config::{EngineConfig, GpuLayers, Kind, KvType, Load};
 
 /// Why there is no placement.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,13 @@ pub enum FitError {
 /// Bytes that the host keeps for the process itself and its neighbours.
 const HOST_MARGIN: u64 = 256 << 20;
 
+/// Files to be placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Files<'a> {
+    pub model: &'a Path,
+    pub projector: Option<&'a Path>,
+}
+
 /// Computes the placement of the model in `file`: reads its header and looks at the devices, loads nothing.
 /// [`llama::init`] comes first.
 pub fn fit(file: &Path, config: &EngineConfig) -> Result<Plan, FitError> {
@@ -60,6 +67,16 @@ pub fn fit(file: &Path, config: &EngineConfig) -> Result<Plan, FitError> {
 
 /// The same for a model that is to be served as `kind`.
 pub fn fit_as(kind: Kind, file: &Path, config: &EngineConfig) -> Result<Plan, FitError> {
+    let files = Files {
+        model: file,
+        projector: None,
+    };
+    fit_all(kind, files, config)
+}
+
+/// The same for a model with what belongs to it.
+pub fn fit_all(kind: Kind, files: Files<'_>, config: &EngineConfig) -> Result<Plan, FitError> {
+    let file = files.model;
     let header = gguf::check(file).map_err(|error| LoadError::File {
         path: file.to_owned(),
         why: error.to_string(),
@@ -73,10 +90,13 @@ pub fn fit_as(kind: Kind, file: &Path, config: &EngineConfig) -> Result<Plan, Fi
     check::settings(config, &header, &chosen)?;
     let mut parts = layout::parts(&header);
     check::pin(config, &chosen, &present, &mut parts)?;
+    let projector = projector(files.projector, task, config, &chosen)?;
     let margins: Vec<u64> = chosen
         .iter()
         .map(|_| margin(config))
         .chain([HOST_MARGIN])
+        .zip(&projector)
+        .map(|(margin, projector)| margin + projector)
         .collect();
     let problem = Problem {
         task,
@@ -94,10 +114,53 @@ pub fn fit_as(kind: Kind, file: &Path, config: &EngineConfig) -> Result<Plan, Fi
     match problem.solve(&mut gauge)? {
         Outcome::Fits(solution) => {
             check::attention(config, &solution.gauged)?;
-            Ok(plan(file, &problem, &solution, &mut gauge)?)
+            let mut plan = plan(file, &problem, &solution, &mut gauge)?;
+            for (device, bytes) in plan.devices.iter_mut().zip(projector) {
+                device.margin -= bytes;
+                device.projector = bytes;
+            }
+            Ok(plan)
         }
         Outcome::Lacks(shortage) => Err(advice::shortage(&problem, &shortage, &mut gauge)),
     }
+}
+
+/// The GPU that a projector works on, by the engine's name; `None`: the CPU.
+pub(crate) fn projector_gpu(config: &EngineConfig) -> Result<Option<String>, FitError> {
+    let chosen = check::gpus(config, &llama::gpus())?;
+    Ok(first(&chosen, config).map(str::to_owned))
+}
+
+/// The first GPU that the model may use.
+fn first<'a>(gpus: &'a [Gpu], config: &EngineConfig) -> Option<&'a str> {
+    let may = config.placement.gpu_layers != GpuLayers::Count(0);
+    gpus.first().filter(|_| may).map(|gpu| gpu.name.as_str())
+}
+
+/// Bytes that the projector takes of each GPU and of the host.
+fn projector(
+    file: Option<&Path>,
+    task: Task,
+    config: &EngineConfig,
+    gpus: &[Gpu],
+) -> Result<Vec<u64>, FitError> {
+    let mut bytes = vec![0; gpus.len() + 1];
+    let Some(file) = file else {
+        return Ok(bytes);
+    };
+    if !matches!(task, Task::Generate) {
+        return Err(FitError::Refused {
+            field: "model.projector",
+            why: "is for a model that answers; this one is served for vectors or scores".into(),
+        });
+    }
+    let gpu = first(gpus, config);
+    let taken = llama::gauge_projector(file, gpu, threads::decoding(config))?;
+    if gpu.is_some() {
+        bytes[0] = taken.on_device;
+    }
+    bytes[gpus.len()] += taken.on_host;
+    Ok(bytes)
 }
 
 /// llama.cpp as the gauge of placements of one file.

@@ -21,6 +21,12 @@ pub enum GgufError {
     NoArchitecture,
     #[error("{key} is {found}; a model has 1 to 512 layers")]
     Layers { key: String, found: u64 },
+    #[error("this is no projector but a model (general.architecture is {found:?}, not \"clip\")")]
+    NoProjector { found: String },
+    #[error(
+        "images of a {0} projector depend on where in a prompt they stand, which is not supported"
+    )]
+    Placing(String),
 }
 
 /// What the header says of the model.
@@ -63,8 +69,32 @@ pub struct Tensor {
 /// llama.cpp's `LLAMA_MAX_LAYERS`; it asserts on more, and on none.
 const MAX_LAYERS: u32 = 512;
 
-/// Reads and checks the header.
-pub fn check(path: &Path) -> Result<Header, GgufError> {
+/// Architecture of projectors.
+const PROJECTOR: &str = "clip";
+/// Projectors that would have to see a whole prompt: pictures are computed by themselves here.
+const PLACING: [&str; 2] = ["deepseek4v", "hunyuanvl"];
+
+/// Checks what can be known of a projector's file.
+pub fn check_projector(path: &Path) -> Result<(), GgufError> {
+    let gguf = open(path)?;
+    let found = gguf
+        .text("general.architecture")
+        .ok_or(GgufError::NoArchitecture)?;
+    if found != PROJECTOR {
+        return Err(GgufError::NoProjector { found });
+    }
+    let kinds = ["clip.projector_type", "clip.vision.projector_type"];
+    let kinds = kinds.into_iter().filter_map(|key| gguf.text(key));
+    match kinds
+        .into_iter()
+        .find(|kind| PLACING.contains(&kind.as_str()))
+    {
+        Some(kind) => Err(GgufError::Placing(kind)),
+        None => Ok(()),
+    }
+}
+
+fn open(path: &Path) -> Result<raw::File, GgufError> {
     // A FIFO without a writer would never open: look before opening.
     let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() {
@@ -80,7 +110,12 @@ pub fn check(path: &Path) -> Result<Header, GgufError> {
             found: String::from_utf8_lossy(&magic).into_owned(),
         });
     }
-    let gguf = raw::File::open(path).ok_or(GgufError::Header)?;
+    raw::File::open(path).ok_or(GgufError::Header)
+}
+
+/// Reads and checks the header.
+pub fn check(path: &Path) -> Result<Header, GgufError> {
+    let gguf = open(path)?;
     let architecture = gguf
         .text("general.architecture")
         .ok_or(GgufError::NoArchitecture)?;

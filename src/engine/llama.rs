@@ -12,6 +12,7 @@ mod gauge;
 pub(crate) mod gguf;
 mod guard;
 mod params;
+mod projector;
 mod question;
 mod rule;
 mod sampler;
@@ -25,6 +26,8 @@ pub(crate) use devices::{Gpu, gpus, search};
 pub use encoder::Encoder;
 pub(crate) use gauge::{Gauged, gauge};
 pub use guard::Buffer;
+pub(crate) use projector::gauge_projector;
+pub use projector::{Projection, Projector};
 pub use sampler::Sampler;
 pub use weights::Weights;
 

@@ -1,6 +1,6 @@
 //! The few calls the engine thread needs from a model, and the vocabulary that any thread may read.
 
-use super::{Grammar, Sampling, Token};
+use super::{Grammar, Sampling, Token, media::ImageRows};
 
 /// Text to tokens and back. Shared by the HTTP side and the engine thread.
 pub trait Vocab: Send + Sync + 'static {
@@ -141,6 +141,14 @@ pub trait Model: 'static {
     /// Computes all rows or none. Rows of one sequence are in rising position, sequences ascending. `abandoned` is
     /// asked now and then whether anybody still waits.
     fn decode(&mut self, rows: &[Row], abandoned: &dyn Fn() -> bool) -> Result<(), DecodeError>;
+    /// Computes rows of an image, as [`Self::decode`] does those of tokens. No more than a ubatch.
+    fn decode_image(
+        &mut self,
+        _rows: ImageRows<'_>,
+        _abandoned: &dyn Fn() -> bool,
+    ) -> Result<(), DecodeError> {
+        Err(DecodeError::Refused("this model takes no images".into()))
+    }
     /// Forgets positions `from..` of a sequence. `false`: it cannot be cut there and is now empty.
     fn truncate(&mut self, sequence: u32, from: u32) -> bool;
     /// The sequence's state as bytes, for [`Self::restore`] while this model is loaded; `None`: it cannot be had.

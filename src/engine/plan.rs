@@ -11,7 +11,15 @@ pub(crate) struct Want {
 pub(crate) enum Work {
     /// A running stream: this many rows, all of them or none.
     Decode { rows: u32 },
-    /// A prompt.
+    /// An image of a prompt, which goes into a batch of its own.
+    Image {
+        /// Rows still to compute; at least 1.
+        left: u32,
+        /// Whether they must all be computed at once.
+        whole: bool,
+        turn: u64,
+    },
+    /// The text of a prompt.
     Prefill {
         /// Tokens still to compute; at least 1.
         left: u32,
@@ -79,7 +87,7 @@ fn prompts(wants: &[Want], room: Room) -> impl Iterator<Item = (u32, u32)> {
         .iter()
         .filter_map(|want| match want.work {
             Work::Prefill { left, until, turn } => Some((want.sequence, left, until, turn)),
-            Work::Decode { .. } => None,
+            Work::Decode { .. } | Work::Image { .. } => None,
         })
         .collect();
     prompts.sort_unstable_by_key(|&(_, left, _, turn)| (left, turn));
@@ -93,7 +101,20 @@ fn prompts(wants: &[Want], room: Room) -> impl Iterator<Item = (u32, u32)> {
         .map(|(sequence, _, until, _)| (sequence, until))
 }
 
-/// The same, one sequence a batch: what a sequence computes then never depends on its neighbours.
+/// The image whose turn it is: of the prompt that was admitted first, with at most `rows` rows if it can be divided.
+pub(crate) fn plan_image(wants: &[Want], rows: u32) -> Option<Share> {
+    let images = wants.iter().filter_map(|want| match want.work {
+        Work::Image { left, whole, turn } => {
+            let tokens = if whole { left } else { left.min(rows.max(1)) };
+            let sequence = want.sequence;
+            Some((turn, Share { sequence, tokens }))
+        }
+        Work::Decode { .. } | Work::Prefill { .. } => None,
+    });
+    images.min_by_key(|&(turn, _)| turn).map(|(_, share)| share)
+}
+
+/// The same as [`plan`], one sequence a batch: what a sequence computes then never depends on its neighbours.
 pub(crate) fn plan_alone(wants: &[Want], room: Room) -> Vec<Vec<Share>> {
     let streams = wants
         .iter()
@@ -201,9 +222,31 @@ mod tests {
         assert_eq!(batches, [vec![(1, 1)], vec![(3, 1)], vec![(2, 90)]]);
     }
 
+    #[test]
+    fn of_images_the_oldest_goes_and_only_one_that_may_be_divided_is() {
+        let image = |sequence, left, whole, turn| Want {
+            sequence,
+            work: Work::Image { left, whole, turn },
+        };
+        let share =
+            |wants: &[Want]| plan_image(wants, 100).map(|share| (share.sequence, share.tokens));
+        assert_eq!(
+            share(&[image(0, 300, false, 2), image(1, 300, false, 1)]),
+            Some((1, 100))
+        );
+        assert_eq!(share(&[image(0, 300, true, 2)]), Some((0, 300)));
+        assert_eq!(share(&[image(0, 30, false, 2), stream(1)]), Some((0, 30)));
+        assert_eq!(share(&[stream(1), prompt(0, 10)]), None);
+    }
+
     fn any_want() -> impl Strategy<Value = Work> {
         prop_oneof![
             (1u32..4).prop_map(|rows| Work::Decode { rows }),
+            (1u32..4000, any::<bool>(), 0u64..9).prop_map(|(left, whole, turn)| Work::Image {
+                left,
+                whole,
+                turn
+            }),
             (1u32..4000, 1u32..4000, 0u64..9).prop_map(|(left, until, turn)| Work::Prefill {
                 left,
                 until: until.min(left),
@@ -233,10 +276,11 @@ mod tests {
                         prop_assert!(share.tokens >= 1 && share.tokens <= until);
                         moved = true;
                     }
+                    Work::Image { .. } => prop_assert!(share.is_none()),
                 }
             }
-            let streams_only = works.iter().all(|work| matches!(work, Work::Decode { .. }));
-            prop_assert!(moved || streams_only);
+            let prompts = works.iter().any(|work| matches!(work, Work::Prefill { .. }));
+            prop_assert_eq!(moved, prompts);
         }
     }
 }

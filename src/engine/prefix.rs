@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Token;
+use super::{Token, media};
 
 /// Where the state of a sequence can be cut back to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +48,14 @@ impl Prefix {
             return 0;
         }
         let most = prompt.len().saturating_sub(1);
-        let common = common(&self.tokens, &prompt[..most]);
-        self.cut(common, cuts)
+        let mut limit = common(&self.tokens, &prompt[..most]);
+        loop {
+            let reach = self.cut(limit, cuts);
+            limit = media::whole(prompt, reach);
+            if limit == reach {
+                return reach;
+            }
+        }
     }
 
     /// The latest place at or before `limit` that this state can be cut back to.
@@ -68,6 +74,11 @@ impl Prefix {
             .checkpoints
             .partition_point(|checkpoint| checkpoint.at <= limit);
         self.checkpoints[..known].last()
+    }
+
+    /// The position that the token at `at` has, or would have; it is not inside of an image.
+    pub(crate) fn position(&self, at: usize) -> usize {
+        media::position(&self.tokens, at)
     }
 
     /// Adds a checkpoint at the end of what is computed.

@@ -122,6 +122,7 @@ mod tests {
     fn submit(queue: &mut Queue, key: u64, share: u32) -> UnboundedReceiver<Event> {
         let job = Job {
             prompt: Vec::new(),
+            media: Vec::new(),
             max_tokens: 1,
             sampling: Sampling::default(),
             grammar: None,

@@ -6,6 +6,7 @@ use super::{
     Event, Failed, Finish, Finished, Job, Piece, Reply, Sequence, Submitted, Times, Token, Usage,
     enough::Lines,
     lookup::Lookup,
+    media::{self, Attention, ImageRows},
     model::{Row, Sampled, Vocab},
     plan::Work,
     prefix::Prefix,
@@ -156,6 +157,13 @@ impl<S> Slot<S> {
             return None;
         }
         let prompt = active.job.prompt.len();
+        if let Some(placed) = media::image_at(&active.job.media, computed) {
+            return Some(Work::Image {
+                left: small(placed.at + placed.image.rows() - computed),
+                whole: placed.image.attention() == Attention::Whole,
+                turn: self.admission,
+            });
+        }
         if computed >= prompt && grid > 1 {
             // One after the other, as they were computed when they were generated.
             return Some(Work::Decode { rows: 1 });
@@ -171,6 +179,9 @@ impl<S> Slot<S> {
         }
         if let Some(&border) = active.borders.iter().find(|&&border| border > computed) {
             end = end.min(border);
+        }
+        if let Some(image) = media::next_image(&active.job.media, computed) {
+            end = end.min(image);
         }
         Some(Work::Prefill {
             left: small(pending),
@@ -191,13 +202,37 @@ impl<S> Slot<S> {
             .map_or(&[][..], |active| &active.guesses);
         let last = known.len().saturating_sub(1);
         let first = self.computed();
+        let behind = first - self.position();
         let tokens = known[first..].iter().chain(guesses).take(count);
         (first..).zip(tokens).map(move |(at, &token)| Row {
             token,
-            position: small(at),
+            position: small(at - behind),
             sequence: self.sequence,
             logits: at >= last,
         })
+    }
+
+    /// The next `count` rows to compute, if they are those of an image.
+    pub(crate) fn image_rows(&self, count: usize) -> Option<ImageRows<'_>> {
+        let active = self.active.as_ref()?;
+        let computed = self.computed();
+        let placed = media::image_at(&active.job.media, computed)?;
+        Some(ImageRows {
+            sequence: self.sequence,
+            position: small(media::position(&active.tokens, placed.at)),
+            image: &placed.image,
+            first: computed - placed.at,
+            count,
+            logits: computed + count == active.tokens.len(),
+        })
+    }
+
+    /// The position of the next token to compute, which is not inside of an image.
+    pub(crate) fn position(&self) -> usize {
+        match &self.active {
+            Some(active) if !active.job.media.is_empty() => self.prefix.position(self.computed()),
+            _ => self.computed(),
+        }
     }
 
     /// The device computed `count` known tokens.

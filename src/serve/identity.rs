@@ -15,6 +15,8 @@ pub(crate) struct Served<'a> {
     pub(crate) engine: &'a EngineConfig,
     /// SHA-256 of the weights, found to be so.
     pub(crate) weights_sha256: &'a str,
+    /// SHA-256 of the projector, found to be so.
+    pub(crate) projector_sha256: Option<&'a str>,
     /// Text of the file `model.chat_template`.
     pub(crate) template: Option<&'a str>,
 }
@@ -34,11 +36,14 @@ impl Served<'_> {
     /// Digest of the settings that decide answers. Where the server listens or logs is not among them,
     /// nor where the template lies; its text is.
     fn configuration_sha256(&self) -> String {
-        let settings = json!({
+        let mut settings = json!({
             "model": self.name,
             "chat_template_sha256": self.template.map(|text| sha256(text.as_bytes())),
             "engine": self.engine,
         });
+        if let Some(projector) = self.projector_sha256 {
+            settings["projector_sha256"] = projector.into();
+        }
         sha256(settings.to_string().as_bytes())
     }
 
@@ -54,7 +59,7 @@ impl Served<'_> {
 
 /// The part of the version that holds for every configuration.
 pub(crate) fn built(build: &Build) -> Value {
-    json!({
+    let mut version = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "llama_cpp": build.llama_cpp,
         "ggml": build.ggml,
@@ -62,7 +67,11 @@ pub(crate) fn built(build: &Build) -> Value {
         "backends": build.backends,
         "cpu_features": build.cpu_features,
         "devices": build.devices,
-    })
+    });
+    if let Some(cuda) = &build.cuda {
+        version["cuda"] = json!(cuda);
+    }
+    version
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -87,6 +96,7 @@ mod tests {
             backends: vec!["CPU".into()],
             devices: vec!["CPU".into()],
             cpu_features: vec!["AVX2".into()],
+            cuda: None,
         }
     }
 
@@ -110,6 +120,7 @@ mod tests {
             name: "tiny",
             engine: &engine,
             weights_sha256: "w",
+            projector_sha256: None,
             template: None,
         };
         let first = served.fingerprint();
@@ -133,6 +144,11 @@ mod tests {
             .fingerprint(),
             Served {
                 weights_sha256: "v",
+                ..served
+            }
+            .fingerprint(),
+            Served {
+                projector_sha256: Some("p"),
                 ..served
             }
             .fingerprint(),

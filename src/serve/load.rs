@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    path::Path,
     sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Duration,
@@ -12,13 +11,14 @@ use serde_json::Value;
 
 use tracing::{info, warn};
 
+use super::vision;
 use crate::{
     api::{Scale, Work},
     chat::{Chat, ChatError},
     config::Config,
     engine::{
         self, Tuning, embed,
-        fit::{self, FitError, Plan, memory::HostMemory},
+        fit::{self, Files, FitError, Plan, memory::HostMemory},
         llama::{self, Buffer, Encoder, Llama, LoadError, Weights},
         task::{Pooling, Task},
     },
@@ -70,7 +70,7 @@ impl fmt::Display for Step {
 ///
 /// [`llama::init`]: crate::engine::llama::init
 pub(crate) fn load(
-    file: &Path,
+    files: Files<'_>,
     mut plan: Plan,
     config: &Config,
     template: Option<&str>,
@@ -79,7 +79,7 @@ pub(crate) fn load(
     const MORE_MIB: u32 = 256;
     let mut margin = None;
     loop {
-        match attempt(file, &plan, config, template, report) {
+        match attempt(files, &plan, config, template, report) {
             Err(LoadFailure::Engine(LoadError::WarmUp(why)))
                 if config.engine.placement.margin.is_none()
                     && margin.is_none_or(|margin| margin < 4 * MORE_MIB) =>
@@ -87,7 +87,7 @@ pub(crate) fn load(
                 let mut engine = config.engine.clone();
                 let larger = margin.unwrap_or(MORE_MIB) + MORE_MIB;
                 engine.placement.margin = Some(larger);
-                plan = fit::fit_as(config.model.kind, file, &engine)?;
+                plan = fit::fit_all(config.model.kind, files, &engine)?;
                 if !plan.uses_gpu() {
                     return Err(LoadError::WarmUp(why).into());
                 }
@@ -100,14 +100,14 @@ pub(crate) fn load(
 }
 
 fn attempt(
-    file: &Path,
+    files: Files<'_>,
     plan: &Plan,
     config: &Config,
     template: Option<&str>,
     report: &mut dyn FnMut(Step) -> bool,
 ) -> Result<Loaded, LoadFailure> {
     let (mut last, mut go_on) = (None, true);
-    let weights = Weights::load(file, plan, &mut |part| {
+    let weights = Weights::load(files.model, plan, &mut |part| {
         let percent = percent(part);
         // The engine reports every tensor; news is only another percent.
         if last.replace(percent) != Some(percent) {
@@ -116,7 +116,7 @@ fn attempt(
         go_on
     })?;
     let (work, thread, buffers) = match plan.settings.task {
-        Task::Generate => generator(&weights, plan, config, template, report)?,
+        Task::Generate => generator(&weights, files, plan, config, template, report)?,
         Task::Encode(_) => encoder(&weights, plan, config, report)?,
     };
     report::log_allocated(plan, &buffers);
@@ -134,6 +134,7 @@ type Warm = (Work, JoinHandle<()>, Vec<Buffer>);
 
 fn generator(
     weights: &Arc<Weights>,
+    files: Files<'_>,
     plan: &Plan,
     config: &Config,
     template: Option<&str>,
@@ -152,7 +153,16 @@ fn generator(
         Ok::<_, LoadError>(llama)
     })?;
     let buffers = seen.recv().unwrap_or_default();
-    Ok((Work::Generate { engine, chat }, thread, buffers))
+    let vision = files
+        .projector
+        .map(|file| vision::open(file, weights, plan, config, &engine))
+        .transpose()?;
+    let work = Work::Generate {
+        engine,
+        chat,
+        vision,
+    };
+    Ok((work, thread, buffers))
 }
 
 fn encoder(

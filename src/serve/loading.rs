@@ -1,7 +1,6 @@
 //! The load while the server already answers: on a thread of its own, telling clients and systemd how far it is.
 
 use std::{
-    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -15,13 +14,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Failure, last_words,
     load::{self, LoadFailure, Loaded, Step},
-    locate::{Located, Origin},
+    locate::{Origin, Origins, Proved},
+    trial,
 };
 use crate::{
     api::Stage,
     config::Config,
     engine::{
-        fit::{self, FitError, Plan},
+        fit::{self, Files, FitError, Plan},
         llama::{self, LoadError},
     },
     report, systemd,
@@ -37,7 +37,7 @@ const CALM: Duration = Duration::from_millis(100);
 const LET_GO: Duration = Duration::from_secs(2);
 
 pub(super) struct Loading {
-    pub(super) origin: Origin,
+    pub(super) origins: Origins,
     pub(super) config: Config,
     pub(super) template: Option<String>,
     /// Where the server listens, for the status line.
@@ -48,7 +48,7 @@ pub(super) struct Loading {
 
 impl Loading {
     /// Runs the load; `None`: it was told to stop.
-    pub(super) async fn run(self) -> Result<Option<(Located, Loaded)>, Failure> {
+    pub(super) async fn run(self) -> Result<Option<(Proved, Loaded)>, Failure> {
         let (tell, mut told) = oneshot::channel();
         let stop = self.stop.clone();
         thread::Builder::new().name("load".into()).spawn(move || {
@@ -73,9 +73,9 @@ impl Loading {
         }
     }
 
-    fn work(self) -> Result<(Located, Loaded), Failure> {
-        let name = self.origin.name().to_owned();
-        let size = self.origin.size();
+    fn work(self) -> Result<(Proved, Loaded), Failure> {
+        let name = self.origins.model.name().to_owned();
+        let size = self.origins.model.size();
         let mut news = News {
             addresses: self.addresses.clone(),
             last: None,
@@ -83,16 +83,24 @@ impl Loading {
         let through = PATIENCE + Duration::from_secs(size / SLOWEST_BYTES_PER_S);
 
         llama::init(last_words::died).map_err(LoadFailure::from)?;
+        news.now(&format!("Planning {name}"), PATIENCE + trial::PATIENCE);
         let planned = self.plan()?;
         news.now(&format!("Verifying {name}"), through);
-        let located = self.origin.locate(|hashed| {
+        let model = self.origins.model.locate(|hashed| {
             let percent = 100 * hashed / size.max(1);
             news.calmly(&format!("Verifying {name}: {percent} %"), PATIENCE);
         })?;
+        let locate = |origin: &Origin| origin.locate(|_| ());
+        let proved = Proved {
+            model,
+            projector: self.origins.projector.as_ref().map(locate).transpose()?,
+        };
 
-        let plan = match planned {
-            Some(plan) => plan,
-            None => self.fit(&located.file).map_err(LoadFailure::from)?,
+        let plan = if let Some(plan) = planned {
+            plan
+        } else {
+            news.now(&format!("Planning {name}"), PATIENCE + trial::PATIENCE);
+            self.fit(proved.files()).map_err(LoadFailure::from)?
         };
         report::log(&plan);
 
@@ -109,28 +117,40 @@ impl Loading {
             !self.stop.is_cancelled()
         };
         let loaded = load::load(
-            &located.file,
+            proved.files(),
             plan,
             &self.config,
             self.template.as_deref(),
             &mut report,
         )?;
-        Ok((located, loaded))
+        Ok((proved, loaded))
     }
 }
 
 impl Loading {
-    fn fit(&self, file: &Path) -> Result<Plan, FitError> {
-        fit::fit_as(self.config.model.kind, file, &self.config.engine)
+    fn fit(&self, files: Files<'_>) -> Result<Plan, FitError> {
+        trial::run(files, &self.config.engine)?;
+        fit::fit_all(self.config.model.kind, files, &self.config.engine)
     }
 
     /// The placement, before the file is read through: what cannot work shall not take a minute to be refused.
     /// `None`: the file is not there yet, or is damaged, which its verification tells better.
     fn plan(&self) -> Result<Option<Plan>, Failure> {
-        let Some(file) = self.origin.present()? else {
+        let Some(model) = self.origins.model.present()? else {
             return Ok(None);
         };
-        match self.fit(&file) {
+        let projector = match &self.origins.projector {
+            None => None,
+            Some(origin) => match origin.present()? {
+                Some(file) => Some(file),
+                None => return Ok(None),
+            },
+        };
+        let files = Files {
+            model: &model,
+            projector: projector.as_deref(),
+        };
+        match self.fit(files) {
             Ok(plan) => Ok(Some(plan)),
             Err(FitError::Load(error)) => {
                 tracing::debug!(%error, "no plan before the verification");

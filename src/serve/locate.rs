@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    engine::fit::Files,
     fetch::{Fetch, FetchError},
     lock::{Digest, Entry, NoStore, Store, VerifyError},
 };
@@ -23,6 +24,13 @@ pub enum Origin {
     File { name: String, path: PathBuf },
 }
 
+/// The files to serve.
+#[derive(Debug, Clone)]
+pub struct Origins {
+    pub model: Origin,
+    pub projector: Option<Origin>,
+}
+
 /// What to do when the pinned file is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absent {
@@ -35,6 +43,22 @@ pub enum Absent {
 pub(crate) struct Located {
     pub(crate) file: PathBuf,
     pub(crate) sha256: Digest,
+}
+
+/// All files to serve, each of which may be loaded.
+#[derive(Debug, Clone)]
+pub(crate) struct Proved {
+    pub(crate) model: Located,
+    pub(crate) projector: Option<Located>,
+}
+
+impl Proved {
+    pub(crate) fn files(&self) -> Files<'_> {
+        Files {
+            model: &self.model.file,
+            projector: self.projector.as_ref().map(|located| &*located.file),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

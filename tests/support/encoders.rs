@@ -1,4 +1,5 @@
-//! The models of tests/encoders.py, written once and kept between runs.
+//! The models of tests/encoders.py and the projectors of tests/projectors.py, written once and kept between runs.
+#![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use std::{
     fs::{self, File},
@@ -10,16 +11,52 @@ use crate::server;
 
 /// `minilm` or `reranker`.
 pub(crate) fn model(kind: &str) -> PathBuf {
+    written("encoders.py", kind, None)
+}
+
+/// `line`, `whole`, `grid` or `deadly`, for a model of that embedding width.
+pub(crate) fn projector(kind: &str, width: usize) -> PathBuf {
+    written("projectors.py", kind, Some(width))
+}
+
+/// A small hybrid model with M-RoPE and an embedding width of 256, of `benches/gen_moe.py`.
+pub(crate) fn hybrid() -> PathBuf {
+    let path = server::models().join("hybrid-tiny.gguf");
+    // One process writes it, the others find it whole.
+    if !path.exists() {
+        let part = path.with_extension(format!("{}.part", std::process::id()));
+        let status = Command::new(python())
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/gen_moe.py"))
+            .args(["--preset", "qwen35moe-tiny", "--quiet", "-o"])
+            .arg(&part)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .status();
+        assert!(status.expect("python can be started").success());
+        fs::rename(&part, &path).expect("both are in one folder");
+    }
+    path
+}
+
+fn python() -> PathBuf {
     let venv = std::env::var_os("LLM_SERVER_TEST_VENV")
         .expect("run by `make test`, which makes a Python with NumPy");
+    Path::new(&venv).join("bin/python")
+}
+
+fn written(program: &str, kind: &str, width: Option<usize>) -> PathBuf {
     fs::create_dir_all(server::models()).expect("the target folder can be written");
     // Tests run at once: the first writes it, the others wait.
     let lock = File::create(server::models().join(".encoders")).expect("a file for the lock");
     lock.lock().expect("the lock can be taken");
-    let output = Command::new(Path::new(&venv).join("bin/python"))
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/encoders.py"))
+    let output = Command::new(python())
+        .arg(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests")
+                .join(program),
+        )
         .arg(kind)
         .arg(server::models())
+        .args(width.map(|width| width.to_string()))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .expect("python can be started");

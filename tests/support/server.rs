@@ -84,6 +84,27 @@ impl Server {
         Self::run(command, settings).ready()
     }
 
+    /// Starts a server whose model sees through a projector outside `models.lock`, and waits until it is ready.
+    pub(crate) fn start_seeing(projector: &Path, settings: &[&str]) -> Self {
+        Self::spawn_seeing(projector, settings).ready()
+    }
+
+    /// The same for a model's file outside `models.lock` as well.
+    pub(crate) fn start_seeing_file(model: &Path, projector: &Path, settings: &[&str]) -> Self {
+        let mut command = command();
+        command.arg("serve").arg("--model-file").arg(model);
+        command.arg("--projector-file").arg(projector);
+        Self::run(command, settings).ready()
+    }
+
+    /// [`Self::start_seeing`] without waiting.
+    pub(crate) fn spawn_seeing(projector: &Path, settings: &[&str]) -> Self {
+        fetch_model();
+        let mut command = command();
+        command.arg("serve").arg("--projector-file").arg(projector);
+        Self::run(command, settings)
+    }
+
     fn ready(mut self) -> Self {
         let server = &mut self;
         let deadline = Instant::now() + READY_WITHIN;

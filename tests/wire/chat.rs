@@ -347,7 +347,7 @@ async fn each_bad_parameter_is_named() {
     400 "messages" | messages: expected at least one message
     400 "messages" | messages: expected an array of messages, got nothing
     400 "messages[0].content" | messages[0].content: expected a string or an array of parts, got 1
-    400 "messages[1].content[0].type" | messages[1].content[0].type: expected "text", got "image_url"
+    400 "messages[1].content[0]" | messages[1].content[0]: this model takes no images
     "#);
 }
 

@@ -218,6 +218,7 @@ async fn a_stream_that_waits_in_vain_is_refused_with_a_status_however_long_it_wa
     // Holds the only sequence, in a step that does not end.
     let _holder = server.engine.submit(Job {
         prompt: vec![97],
+        media: Vec::new(),
         max_tokens: 1,
         sampling: Sampling::default(),
         grammar: None,

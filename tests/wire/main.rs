@@ -8,6 +8,7 @@ mod completions;
 mod embeddings;
 mod errors;
 mod health;
+mod images;
 mod life;
 mod metrics;
 mod models;

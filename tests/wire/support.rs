@@ -25,6 +25,7 @@ use llm_server::{
         fake::{Fake, FakeVocab, Fault},
         model::{About, Fim, Vocab},
         task::Pooling,
+        vision::Vision,
     },
     gpu::Gpus,
 };
@@ -52,6 +53,7 @@ pub(crate) struct Setup {
     /// What marks a gap in the vocabulary.
     pub(crate) fim: Fim,
     pub(crate) about: About,
+    pub(crate) vision: Option<Vision>,
 }
 
 impl Default for Setup {
@@ -67,11 +69,15 @@ impl Default for Setup {
             template: TEMPLATE,
             fim: Fim::default(),
             about: About::default(),
+            vision: None,
             limits: Limits {
                 queue: 4,
                 max_tokens: None,
                 body_bytes: 64 << 10,
                 responses_bytes: 1 << 20,
+                images: 3,
+                image_bytes: 16 << 10,
+                image_pixels: 64 << 10,
                 queue_wait: minute,
                 request: minute,
                 receive: minute,
@@ -102,6 +108,7 @@ impl Setup {
             template,
             fim,
             about,
+            vision,
         } = self;
         let built = engine::start(
             engine::Tuning {
@@ -114,6 +121,7 @@ impl Setup {
         let work = Work::Generate {
             engine: engine.clone(),
             chat: Chat::from_template(template, "", "").unwrap(),
+            vision,
         };
         let (router, stage) = routed(work, (fim, about), aliases, plan, limits, (keys, origins));
         Server {

@@ -88,6 +88,7 @@ pub(in crate::api) fn read(
         delivery: delivery(fields)?,
         job: Job {
             prompt: Vec::new(),
+            media: Vec::new(),
             max_tokens: max_tokens(fields, limit_names, limits, shape.context)?,
             sampling: sampling::read(fields, &*service.vocab, shape)?,
             grammar: None,

@@ -147,6 +147,15 @@ impl Plan {
         self.settings.gpu_layers > 0 && !self.settings.devices.is_empty()
     }
 
+    /// The GPU that the projector works on; `None`: the CPU.
+    pub fn projector_gpu(&self) -> Option<&str> {
+        let holds = |device: &&Device| device.is_gpu() && device.projector > 0;
+        self.devices
+            .iter()
+            .find(holds)
+            .map(|device| device.name.as_str())
+    }
+
     /// How many GPUs hold a part of the model.
     pub fn gpus(&self) -> usize {
         let used = |device: &&Device| device.is_gpu() && device.used() > 0;

@@ -3,12 +3,13 @@
 use std::{
     env,
     ffi::{CStr, CString, c_char, c_void},
+    fs,
     path::{Path, PathBuf},
     sync::{Mutex, Once, OnceLock, PoisonError},
 };
 
 use llama_cpp_sys_2 as sys;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     LoadError,
@@ -27,6 +28,8 @@ pub fn init(fatal: fn(&str)) -> Result<(), LoadError> {
         guard::install(on_fatal);
         // SAFETY: the callback is a plain function that lives as long as the process.
         unsafe { sys::llama_log_set(Some(on_log), std::ptr::null_mut()) };
+        // SAFETY: as above.
+        unsafe { sys::mtmd_log_set(Some(on_log), std::ptr::null_mut()) };
         // Before `llama_backend_init`, which otherwise loads the build folder's copies as well.
         if let Some(folder) = backend_folder()
             && let Ok(path) = CString::new(folder.as_os_str().as_encoded_bytes())
@@ -138,6 +141,27 @@ pub struct Build {
     pub devices: Vec<String>,
     /// CPU features in use, such as `AVX2`.
     pub cpu_features: Vec<String>,
+    /// The CUDA plugin beside the CPU backends, whether it found a GPU or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<Cuda>,
+}
+
+/// What a CUDA plugin was built with, from the record that its build laid beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cuda {
+    /// Of the CUDA toolkit, such as `12.9`.
+    pub version: String,
+    /// As `CMake` names them, such as `90a-real`.
+    pub architectures: Vec<String>,
+}
+
+impl Cuda {
+    fn beside(backends: &Path) -> Option<Self> {
+        let record = fs::read(backends.join("cuda.json")).ok()?;
+        serde_json::from_slice(&record)
+            .inspect_err(|error| tracing::warn!(%error, "cuda.json beside the backends"))
+            .ok()
+    }
 }
 
 /// Call after [`init`].
@@ -163,6 +187,7 @@ pub fn build() -> Build {
                 })
                 .collect(),
             cpu_features: features(&string(sys::llama_print_system_info())),
+            cuda: backend_folder().and_then(|folder| Cuda::beside(&folder)),
         }
     }
 }
@@ -202,9 +227,22 @@ pub(super) fn c_path(path: &Path) -> Result<CString, LoadError> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn only_the_cpu_features_that_are_on_are_listed() {
         let info = "CPU : SSE3 = 1 | AVX2 = 1 | AVX512 = 0 | LLAMAFILE = 1 | CUDA : ARCHS = 900 | X = 1 | ";
-        assert_eq!(super::features(info), ["SSE3", "AVX2", "LLAMAFILE"]);
+        assert_eq!(features(info), ["SSE3", "AVX2", "LLAMAFILE"]);
+    }
+
+    #[test]
+    fn a_cuda_plugin_is_described_by_the_record_beside_it() {
+        let backends = tempfile::tempdir().unwrap();
+        assert_eq!(Cuda::beside(backends.path()), None);
+        let record = r#"{"version": "12.9", "architectures": ["90a-real", "120a-real"]}"#;
+        fs::write(backends.path().join("cuda.json"), record).unwrap();
+        let cuda = Cuda::beside(backends.path()).unwrap();
+        assert_eq!(cuda.version, "12.9");
+        assert_eq!(cuda.architectures, ["90a-real", "120a-real"]);
     }
 }

@@ -6,7 +6,7 @@ use llama_cpp_sys_2 as sys;
 
 use super::{
     Buffer, LoadError, Sampler, Weights, backend,
-    batch::Batch,
+    batch::{Batch, ImageBatch},
     choose,
     guard::{self, Fault},
     params,
@@ -17,6 +17,7 @@ use crate::{
     engine::{
         Grammar, Sampling, Token,
         fit::{Plan, Settings},
+        media::{Attention, ImageRows},
         model::{
             Choice, Chosen, DecodeError, Model, Part, Row, SampleError, Sampled, Vocab, follow,
         },
@@ -34,6 +35,7 @@ pub struct Llama {
     /// Whether any layer lies on a GPU.
     gpu: bool,
     batch: Batch,
+    image_batch: ImageBatch,
     /// Who is asked during a decode whether anybody still waits; llama.cpp holds its address.
     question: Question,
     candidates: Vec<sys::llama_token_data>,
@@ -63,6 +65,7 @@ impl Llama {
         let mut llama = Self {
             context: ptr::null_mut(),
             batch: Batch::new(rows),
+            image_batch: ImageBatch::new(weights.embedding_width(), weights.positions()),
             config: EngineConfig {
                 context: plan.context,
                 ..config.clone()
@@ -221,17 +224,30 @@ impl Model for Llama {
     fn decode(&mut self, rows: &[Row], abandoned: &dyn Fn() -> bool) -> Result<(), DecodeError> {
         self.check(rows)?;
         let batch = self.batch.fill(rows);
-        let context = self.context;
-        // SAFETY: the context is valid and ours; `check` holds the batch to its limits.
-        let decode = || unsafe { guard::decode(context, batch) };
-        let outcome = self.question.during(abandoned, decode);
-        outcome.map_err(|fault| match fault {
-            Fault::Code(1) => DecodeError::Full,
-            Fault::Code(2) => DecodeError::Abandoned,
-            Fault::Code(-1) => DecodeError::Refused("llama.cpp refused the batch".into()),
-            Fault::Code(code) => DecodeError::Broken(format!("llama_decode returned {code}")),
-            Fault::Caught(why) => DecodeError::Broken(why),
-        })
+        // SAFETY: `check` holds the batch to its limits.
+        unsafe { self.compute(batch, abandoned) }
+    }
+
+    fn decode_image(
+        &mut self,
+        rows: ImageRows<'_>,
+        abandoned: &dyn Fn() -> bool,
+    ) -> Result<(), DecodeError> {
+        self.check_image(rows)?;
+        let whole = rows.image.attention() == Attention::Whole;
+        let Some(batch) = self.image_batch.fill(rows) else {
+            return Err(DecodeError::Refused(
+                "the image's rows do not fit this model".into(),
+            ));
+        };
+        self.batch.ask_last(rows.count, rows.logits);
+        // SAFETY: the context is valid and ours.
+        unsafe { sys::llama_set_causal_attn(self.context, !whole) };
+        // SAFETY: `check_image` holds the batch to its limits.
+        let outcome = unsafe { self.compute(batch, abandoned) };
+        // SAFETY: as above.
+        unsafe { sys::llama_set_causal_attn(self.context, true) };
+        outcome
     }
 
     fn truncate(&mut self, sequence: u32, from: u32) -> bool {
@@ -328,9 +344,46 @@ impl Model for Llama {
 }
 
 impl Llama {
+    /// # Safety
+    /// The batch holds no more rows and outputs than the context was made for.
+    unsafe fn compute(
+        &mut self,
+        batch: sys::llama_batch,
+        abandoned: &dyn Fn() -> bool,
+    ) -> Result<(), DecodeError> {
+        let context = self.context;
+        // SAFETY: the context is valid and ours; the caller vouches for the batch.
+        let decode = || unsafe { guard::decode(context, batch) };
+        let outcome = self.question.during(abandoned, decode);
+        outcome.map_err(|fault| match fault {
+            Fault::Code(1) => DecodeError::Full,
+            Fault::Code(2) => DecodeError::Abandoned,
+            Fault::Code(-1) => DecodeError::Refused("llama.cpp refused the batch".into()),
+            Fault::Code(code) => DecodeError::Broken(format!("llama_decode returned {code}")),
+            Fault::Caught(why) => DecodeError::Broken(why),
+        })
+    }
+
     fn rows_of(&self, choice: &Choice<'_, Sampler>) -> Vec<Option<&[f32]>> {
         let rows = choice.row..=choice.row + choice.guesses.len();
         rows.map(|row| self.logits(row)).collect()
+    }
+
+    /// The same for an image.
+    fn check_image(&self, rows: ImageRows<'_>) -> Result<(), DecodeError> {
+        let refuse = |why: &str| Err(DecodeError::Refused(why.into()));
+        let ubatch = self.ubatch().min(self.batch.room);
+        if rows.count == 0 || rows.count > ubatch {
+            return refuse("an image's batch has no rows, or too many");
+        }
+        if rows.image.attention() == Attention::Whole && rows.count != rows.image.rows() {
+            return refuse("an image that must be computed at once was divided");
+        }
+        let end = u64::from(rows.position) + rows.image.rows() as u64;
+        if rows.sequence >= self.config.parallel || end > u64::from(self.config.context) {
+            return refuse("an image lies outside the context");
+        }
+        Ok(())
     }
 
     /// What llama.cpp would assert on. Bad tokens, positions and gaps it refuses itself.

@@ -1,4 +1,5 @@
 #include "guard.h"
+#include "guarded.h"
 
 #include "ggml-backend.h"
 #include "llama-context.h"
@@ -14,40 +15,17 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <exception>
 #include <regex>
 #include <stdexcept>
 #include <utility>
 #include <vector>
 
-// How deep this thread is inside guarded calls: only there may an abort become an exception.
-static thread_local int guarded_depth = 0;
 static void (*tell_fatal)(const char *) = nullptr;
-
-static char * copy(const char * text) {
-    const size_t size = strlen(text) + 1;
-    char * memory = (char *) malloc(size);
-    if (memory) { memcpy(memory, text, size); }
-    return memory;
-}
 
 static void on_abort(const char * message) {
     // Unwinds through ggml_abort, which is C but has unwind tables on x86-64 and aarch64.
     if (guarded_depth > 0) { throw std::runtime_error(message); }
     if (tell_fatal) { tell_fatal(message); }
-}
-
-template <typename Call> static int guarded(char ** out, Call && call) {
-    struct Depth { Depth() { guarded_depth++; } ~Depth() { guarded_depth--; } } depth;
-    *out = nullptr;
-    try {
-        return call();
-    } catch (const std::exception & error) {
-        *out = copy(error.what());
-    } catch (...) {
-        *out = copy("unknown C++ exception");
-    }
-    return GUARD_FAILED;
 }
 
 void guard_free(char * text) { free(text); }

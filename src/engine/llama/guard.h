@@ -1,6 +1,6 @@
 // Calls into llama.cpp that may throw or abort, made safe for a caller that can do neither.
 //
-// Functions returning int: 0 = ok (or llama.cpp's own code); GUARD_FAILED = a C++ exception or an abort was
+// Functions returning int: 0 = ok (or llama.cpp's own code); GUARD_FAILED (guarded.h) = a C++ exception or an abort was
 // caught, *out = its message. *out must be freed with guard_free. After GUARD_FAILED from guard_decode the
 // context must be thrown away.
 #pragma once
@@ -9,8 +9,6 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-#define GUARD_FAILED (-100)
 
 void guard_free(char * text);
 // fatal: told when llama.cpp aborts on a thread that is not inside a guarded call; it must not return.

@@ -90,7 +90,7 @@ pub(super) enum Fault {
     Caught(String),
 }
 
-fn outcome(code: c_int, out: *mut c_char) -> Result<(), Fault> {
+pub(super) fn outcome(code: c_int, out: *mut c_char) -> Result<(), Fault> {
     let text = if out.is_null() {
         String::new()
     } else {

@@ -14,6 +14,7 @@ use crate::{
     engine::{
         Token,
         fit::Plan,
+        gguf,
         model::{About, Fim, Vocab},
     },
 };
@@ -69,6 +70,31 @@ impl Weights {
         }
     }
 
+    /// Vocabulary and sizes of a model, without its weights: nothing can be computed with it.
+    pub fn outline(path: &Path) -> Result<Self, LoadError> {
+        let refuse = |why: String| LoadError::File {
+            path: path.to_owned(),
+            why,
+        };
+        gguf::check(path).map_err(|error| refuse(error.to_string()))?;
+        let name = backend::c_path(path)?;
+        backend::take_errors();
+        // SAFETY: returns a plain struct.
+        let mut params = unsafe { sys::llama_model_default_params() };
+        params.no_alloc = true;
+        params.n_gpu_layers = 0;
+        params.load_mode = sys::LLAMA_LOAD_MODE_NONE;
+        // SAFETY: the parameters point to nothing.
+        let model = unsafe { guard::load(&name, params) }
+            .map_err(|fault| refuse(backend::reason(fault)))?;
+        Ok(Self {
+            model,
+            // SAFETY: the model was just loaded.
+            vocab: unsafe { sys::llama_model_get_vocab(model) },
+            pinned: false,
+        })
+    }
+
     /// Lets GPUs read the mapped weights of layers directly. Without it each large batch copies them through a staging buffer:
     /// 506 instead of 1910 prompt tokens/s with half of the experts of a 35B model on the host (H200, ubatch 512).
     fn pin(&mut self) {
@@ -107,6 +133,21 @@ impl Weights {
             !sys::llama_model_is_recurrent(self.model)
                 && !sys::llama_model_is_hybrid(self.model)
                 && sys::llama_model_n_swa(self.model) == 0
+        }
+    }
+
+    /// Numbers of each row that may come in place of a token.
+    pub(super) fn embedding_width(&self) -> usize {
+        // SAFETY: the model is valid.
+        usize::try_from(unsafe { sys::llama_model_n_embd_inp(self.model) }).unwrap_or(0)
+    }
+
+    /// Numbers that say where such a row is.
+    pub(super) fn positions(&self) -> usize {
+        // SAFETY: the model is valid.
+        match unsafe { sys::llama_model_rope_type(self.model) } {
+            sys::LLAMA_ROPE_TYPE_MROPE | sys::LLAMA_ROPE_TYPE_IMROPE => 4,
+            _ => 1,
         }
     }
 

@@ -6,6 +6,7 @@ use super::{Worker, keep::WORTH_KEEPING};
 use crate::engine::{
     Failed, Job, Submitted, Token,
     lookup::Lookup,
+    media,
     model::{Model, Vocab},
     prefix::{Cuts, common},
     slot::Follow,
@@ -46,7 +47,11 @@ impl<M: Model> Worker<M> {
             Err(why) => return submitted.reply.end(Err(Failed::Unacceptable(why))),
         };
         if sampling.looks_back() {
-            for &token in &job.prompt {
+            for &token in job
+                .prompt
+                .iter()
+                .filter(|token| !media::is_placeholder(**token))
+            {
                 self.model.observe(&mut sampler, token);
             }
         }
@@ -106,7 +111,10 @@ impl<M: Model> Worker<M> {
             }
             let prompt = &active.job.prompt;
             let common = common(prompt, own);
-            let common = common - common % cuts.grid;
+            let common = media::whole(prompt, common - common % cuts.grid);
+            if !common.is_multiple_of(cuts.grid) {
+                return None; // an image lies over the line of the grid
+            }
             let ahead = common > leader.computed();
             (ahead && common >= least).then_some(Follow {
                 slot,
@@ -235,7 +243,7 @@ fn borders(prompt: &[Token], vocab: &dyn Vocab, every: usize) -> Vec<usize> {
             last_turn = Some(at);
         }
         let since = at - borders.last().copied().unwrap_or(0);
-        if first_turn || since >= every {
+        if first_turn || since >= every && media::whole(prompt, at) == at {
             borders.push(at);
         }
     }

@@ -4,6 +4,7 @@ use std::{cmp::Reverse, sync::Arc};
 
 use super::{Worker, admit::Source};
 use crate::engine::{
+    media,
     model::{Model, Part},
     prefix::{Checkpoint, Prefix},
     slot::small,
@@ -61,8 +62,13 @@ impl<M: Model> Worker<M> {
 
     /// Brings a sequence whose last step was cut short back to a state that is certain.
     pub(super) fn rewind(&mut self, at: usize) {
-        let prefix = &self.slots[at].prefix;
+        let slot = &self.slots[at];
+        let prefix = &slot.prefix;
         let mut to = prefix.tokens.len();
+        // The next token tells whether an image was cut short.
+        if let Some(active) = &slot.active {
+            to = media::whole(&active.tokens, to);
+        }
         if !self.model.cuts_anywhere() {
             to = prefix.checkpoint(to).map_or(0, |last| last.at);
         }
@@ -80,7 +86,8 @@ impl<M: Model> Worker<M> {
                         .model
                         .restore(slot.sequence, Part::Rest, &checkpoint.state)
             });
-        let done = restored && self.model.truncate(slot.sequence, small(to));
+        let position = small(slot.prefix.position(to));
+        let done = restored && self.model.truncate(slot.sequence, position);
         if done {
             slot.prefix.truncate(to);
         }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Dead, Worker};
 use crate::engine::{
-    Failed, Finish,
+    Failed, Finish, media,
     model::{Choice, Chosen, DecodeError, Model, SampleError, Sampled},
     plan::{self, Room, Share, Want, Work},
     slot::{Active, small},
@@ -36,9 +36,15 @@ impl<M: Model> Worker<M> {
     /// Computes one batch and takes what it gives. `false`: it failed, and sequences may have lost their state.
     fn run_batch(&mut self, shares: &[Share]) -> Result<bool, Dead> {
         self.rows.clear();
-        for share in shares {
-            let slot = &self.slots[share.sequence as usize];
-            self.rows.extend(slot.rows(share.tokens as usize));
+        let image = match shares {
+            [alone] => self.slots[alone.sequence as usize].image_rows(alone.tokens as usize),
+            _ => None,
+        };
+        if image.is_none() {
+            for share in shares {
+                let slot = &self.slots[share.sequence as usize];
+                self.rows.extend(slot.rows(share.tokens as usize));
+            }
         }
         let (slots, halt) = (&self.slots, &self.shared.halt);
         let pulse = &self.shared.pulse;
@@ -60,11 +66,15 @@ impl<M: Model> Worker<M> {
                 })
         };
         let began = Instant::now();
-        match self.model.decode(&self.rows, &abandoned) {
+        let outcome = match image {
+            Some(rows) => self.model.decode_image(rows, &abandoned),
+            None => self.model.decode(&self.rows, &abandoned),
+        };
+        match outcome {
             Ok(()) => {
-                let generating = self.rows.iter().all(|row| row.logits);
-                self.pace
-                    .observe(self.rows.len(), began.elapsed(), generating);
+                let generating = image.is_none() && self.rows.iter().all(|row| row.logits);
+                let rows = image.map_or(self.rows.len(), |image| image.count);
+                self.pace.observe(rows, began.elapsed(), generating);
                 let prefill = self.prompt_rows(shares);
                 self.commit(shares);
                 self.count(prefill, began.elapsed());
@@ -144,6 +154,13 @@ impl<M: Model> Worker<M> {
                 more / plain
             };
             active.guesses = lookup.guess(&active.tokens, left.min(outputs), cost);
+            // What followed was an image.
+            let text = active
+                .guesses
+                .iter()
+                .take_while(|guess| !media::is_placeholder(**guess));
+            let text = text.count();
+            active.guesses.truncate(text);
             outputs -= active.guesses.len();
         }
     }
@@ -162,6 +179,7 @@ impl<M: Model> Worker<M> {
         } else {
             self.model.prompt_rows()
         });
+        let ubatch = small(self.model.ubatch());
         let mut room = Room {
             batch: rows,
             beside_streams: rows,
@@ -174,7 +192,8 @@ impl<M: Model> Worker<M> {
                     batch: most,
                     ..room
                 };
-                return vec![plan::plan(&[want], room)];
+                let image = plan::plan_image(&[want], rows).map(|share| vec![share]);
+                return vec![image.unwrap_or_else(|| plan::plan(&[want], room))];
             }
             self.suspects.pop_front();
         }
@@ -183,18 +202,34 @@ impl<M: Model> Worker<M> {
             return Vec::new();
         }
         if grid > 1 {
-            return plan::plan_alone(&wants, room);
+            let mut batches = plan::plan_alone(&wants, room);
+            batches.extend(plan::plan_image(&wants, rows).map(|share| vec![share]));
+            return batches;
         }
         let streams = wants.iter().filter_map(|want| match want.work {
             Work::Decode { rows } => Some(rows),
-            Work::Prefill { .. } => None,
+            Work::Prefill { .. } | Work::Image { .. } => None,
         });
         let streams: u32 = streams.sum();
         // A batch holds at least every stream's rows.
         room.batch = room.batch.max(streams + 1).min(most);
         let gap = self.tuning.max_gap.unwrap_or_else(|| self.pace.usual_gap());
         room.beside_streams = self.pace.rows_within(gap, streams, rows);
-        vec![plan::plan(&wants, room)]
+        let any = |kind: fn(&Work) -> bool| wants.iter().any(|want| kind(&want.work));
+        let images = any(|work| matches!(work, Work::Image { .. }));
+        let mut image_rows = ubatch;
+        if images && streams > 0 {
+            // One gap for both: an image's batch comes after that of the streams and the text beside them.
+            image_rows = room.beside_streams.saturating_sub(streams);
+            if any(|work| matches!(work, Work::Prefill { .. })) {
+                image_rows /= 2;
+                room.beside_streams = (room.beside_streams - image_rows).max(1);
+            }
+        }
+        let text = plan::plan(&wants, room);
+        let image = plan::plan_image(&wants, image_rows.min(ubatch)).map(|share| vec![share]);
+        let text = (!text.is_empty()).then_some(text);
+        text.into_iter().chain(image).collect()
     }
 
     fn commit(&mut self, shares: &[Share]) {
@@ -292,8 +327,8 @@ impl<M: Model> Worker<M> {
             }
         }
         if !guesses.is_empty() {
-            let (sequence, computed) = (slot.sequence, small(slot.computed()));
-            if !self.model.truncate(sequence, computed) {
+            let (sequence, position) = (slot.sequence, small(slot.position()));
+            if !self.model.truncate(sequence, position) {
                 slot.prefix.truncate(0);
             }
         }

@@ -19,6 +19,7 @@ use crate::engine::{
     model::{DecodeError, Row, Vocab},
 };
 
+mod images;
 mod load;
 mod reuse;
 
@@ -27,6 +28,7 @@ const LONG: Duration = Duration::from_mins(1);
 fn job(prompt: &str) -> Job {
     Job {
         prompt: FakeVocab.tokenize(prompt, false, false),
+        media: Vec::new(),
         max_tokens: 1000,
         sampling: Sampling::default(),
         grammar: None,
