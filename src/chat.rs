@@ -246,8 +246,13 @@ impl Applied {
 impl TemplateGrammar {
     fn into_grammar(self, generation_prompt: String) -> Gbnf {
         let triggers = if self.lazy { self.triggers } else { Vec::new() };
+        let gbnf = if self.lazy {
+            self.gbnf
+        } else {
+            call_at_once(&self.gbnf)
+        };
         Gbnf {
-            gbnf: self.gbnf,
+            gbnf,
             triggers: triggers
                 .into_iter()
                 .map(|trigger| match trigger {
@@ -260,4 +265,26 @@ impl TemplateGrammar {
             generation_prompt,
         }
     }
+}
+
+/// Where a tool must be called, llama.cpp lets any text come before the call, which small models never end. The call
+/// comes at once instead, or after thinking.
+fn call_at_once(gbnf: &str) -> String {
+    let is_text = |word: &str| word.starts_with("until-") && word.ends_with('?');
+    let root = |line: &str| {
+        let words: Vec<_> = line.split(' ').collect();
+        let before_call = |at: usize| {
+            let next = words.get(at + 1);
+            next.is_some_and(|next| next.starts_with("tool-call"))
+        };
+        let kept = (0..words.len()).filter(|&at| !(is_text(words[at]) && before_call(at)));
+        kept.map(|at| words[at]).collect::<Vec<_>>().join(" ")
+    };
+    let lines = gbnf
+        .split('\n')
+        .map(|line| match line.starts_with("root ::=") {
+            true => root(line),
+            false => line.to_owned(),
+        });
+    lines.collect::<Vec<_>>().join("\n")
 }

@@ -71,9 +71,9 @@ pub struct CacheConfig {
     #[serde(with = "field::auto")]
     pub ram: Option<u32>,
     pub share: Share,
-    pub normalize: Normalize,
     /// MiB of host memory for images as the model sees them.
     pub images: u32,
+    pub normalize: Normalize,
     /// Tokens between two checkpoints of a prompt, for models whose state cannot be cut.
     pub checkpoint_every: u32,
 }

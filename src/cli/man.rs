@@ -55,7 +55,9 @@ mod tests {
             folder: Some(folder.path().into()),
         };
         run(&args);
-        for command in Cli::command().get_subcommands() {
+        let commands = Cli::command();
+        let shown = commands.get_subcommands().filter(|it| !it.is_hide_set());
+        for command in shown {
             let page = folder
                 .path()
                 .join(format!("llm-server-{}.1", command.get_name()));

@@ -65,16 +65,22 @@ impl Asked {
     }
 }
 
-/// Whether images come with it; the field `name` belongs to the object at `path`.
-pub(super) fn refuse_images(fields: Fields<'_>, path: &str) -> Result<(), ApiError> {
-    match fields.array("images")? {
-        Some(images) if !images.is_empty() => {
-            let param = format!("{path}images");
-            let message = format!("{param}: the model served here takes text only");
-            Err(ApiError::invalid(param, message))
-        }
-        _ => Ok(()),
+/// What a message says, with the images that come with it: they are base64 without more.
+pub(super) fn content(fields: Fields<'_>, text: &str) -> Result<Value, ApiError> {
+    let images = fields.array("images")?.map_or(&[][..], Vec::as_slice);
+    if images.is_empty() {
+        return Ok(text.into());
     }
+    let mut parts = Vec::with_capacity(images.len() + 1);
+    for image in images {
+        let Some(base64) = image.as_str() else {
+            return Err(fields.wrong("images", "an array of images in base64"));
+        };
+        let image = json!({"url": format!("data:;base64,{base64}")});
+        parts.push(json!({"type": "image_url", "image_url": image}));
+    }
+    parts.push(json!({"type": "text", "text": text}));
+    Ok(parts.into())
 }
 
 fn refuse(fields: Fields<'_>) -> Result<(), ApiError> {

@@ -53,6 +53,14 @@ pub(super) fn as_asked(error: ApiError) -> ApiError {
     let ApiError::Invalid { param, message } = error else {
         return error;
     };
+    // An image stands among the parts of a chat's content, in front of the text.
+    if let Some((message_path, rest)) = param.split_once(".content[")
+        && let Some(at) = rest.strip_suffix("].image_url.url")
+    {
+        let named = format!("{message_path}.images[{at}]");
+        let message = message.replacen(&param, &named, 1);
+        return ApiError::invalid(named, message);
+    }
     let head = param.split(['.', '[', '#']).next().unwrap_or_default();
     let found = NAMES.iter().find(|(theirs, _)| *theirs == head);
     let ours = match found {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     answer::Style,
-    asked::{Asked, refuse_images},
+    asked::{self, Asked},
     chat,
     errors::as_asked,
     load,
@@ -93,7 +93,6 @@ impl Wanted {
     ) -> Result<Self, ApiError> {
         let fields = Fields::new(body);
         let mut asked = Asked::read(fields, service)?;
-        refuse_images(fields, "")?;
         let text = |name| Ok::<_, ApiError>(fields.text(name)?.unwrap_or_default());
         let (prompt, suffix, system) = (text("prompt")?, text("suffix")?, text("system")?);
         let raw = fields.flag("raw")?.unwrap_or(false);
@@ -103,7 +102,7 @@ impl Wanted {
             if !system.is_empty() {
                 messages.push(json!({"role": "system", "content": system}));
             }
-            messages.push(json!({"role": "user", "content": prompt}));
+            messages.push(json!({"role": "user", "content": asked::content(fields, prompt)?}));
             out.insert("messages".to_owned(), messages.into());
             return Ok(Self::Message(out, asked));
         }

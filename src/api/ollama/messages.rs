@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde_json::{Map, Value, json};
 
-use super::asked::refuse_images;
+use super::asked;
 use crate::api::{error::ApiError, fields::Fields};
 
 /// The field `messages`, where it is not empty.
@@ -53,8 +53,7 @@ fn translate_one(
     let dotted = format!("{path}.");
     let fields = Fields::within(object, &dotted);
     let role = fields.text("role")?.unwrap_or_default().to_lowercase();
-    refuse_images(fields, &dotted)?;
-    let content = fields.text("content")?.unwrap_or_default();
+    let content = asked::content(fields, fields.text("content")?.unwrap_or_default())?;
     let mut message = json!({"role": role, "content": content});
     match role.as_str() {
         "assistant" => {
@@ -150,7 +149,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_message_is_named() {
         let no = |message| translated(json!([message])).unwrap_err();
-        insta::assert_snapshot!(no(json!({"role": "user", "images": ["aGk="]})), @"messages[0].images: the model served here takes text only");
+        insta::assert_snapshot!(no(json!({"role": "user", "images": [1]})), @"messages[0].images: expected an array of images in base64, got an array of 1");
         insta::assert_snapshot!(no(json!({"role": "assistant", "tool_calls": [{}]})), @"messages[0].tool_calls[0].function.name: expected a string");
         insta::assert_snapshot!(no(json!({"role": "user", "content": []})), @"messages[0].content: expected a string, got an array of 0");
         insta::assert_snapshot!(no(json!("hi")), @"messages[0]: expected an object");

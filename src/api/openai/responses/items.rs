@@ -162,13 +162,19 @@ fn check_text(fields: Fields<'_>, path: &str, name: &str) -> Result<(), ApiError
         match part.text("type")? {
             Some("input_text" | "output_text" | "text") => required(part, "text")?,
             Some("refusal") => required(part, "refusal")?,
-            Some(kind @ ("input_image" | "input_file" | "input_audio" | "input_video")) => {
+            Some("input_image") => required(part, "image_url")?,
+            Some(kind @ ("input_file" | "input_audio" | "input_video")) => {
                 let message = format!(
-                    "{path}: this model reads text only, and this is {kind:?}; send \"input_text\""
+                    "{path}: this server reads texts and images, and this is {kind:?}; send \"input_text\" or \"input_image\""
                 );
                 return Err(ApiError::invalid(path, message));
             }
-            _ => return Err(part.wrong("type", "\"input_text\", \"output_text\" or \"refusal\"")),
+            _ => {
+                return Err(part.wrong(
+                    "type",
+                    "\"input_text\", \"input_image\", \"output_text\" or \"refusal\"",
+                ));
+            }
         };
     }
     Ok(())

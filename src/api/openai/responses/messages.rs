@@ -112,7 +112,7 @@ impl Draft<'_> {
             }
             _ => {
                 self.end_turn();
-                let content = text(&value["content"]);
+                let content = content(&value["content"]);
                 let message = json!({"role": role(value), "content": content});
                 self.push(path.clone(), message);
             }
@@ -145,7 +145,7 @@ impl Draft<'_> {
             return Err(ApiError::invalid(param, message));
         }
         self.end_turn();
-        let content = text(&item["output"]);
+        let content = content(&item["output"]);
         let message = json!({"role": "tool", "tool_call_id": id, "content": content});
         self.push(path.to_owned(), message);
         Ok(())
@@ -184,6 +184,24 @@ impl Draft<'_> {
 
 fn is_developers(item: &Item) -> bool {
     role(&item.value) == Some("developer")
+}
+
+/// As a chat has it: a text, or where images are among its parts, all of them.
+fn content(content: &Value) -> Value {
+    let is_image = |part: &Value| part["type"] == "input_image";
+    match content {
+        Value::Array(parts) if parts.iter().any(is_image) => {
+            let part = |part: &Value| match is_image(part) {
+                true => {
+                    let image = json!({"url": part["image_url"], "detail": part["detail"]});
+                    json!({"type": "image_url", "image_url": image})
+                }
+                false => json!({"type": "text", "text": text(&json!([part]))}),
+            };
+            parts.iter().map(part).collect()
+        }
+        other => text(other).into(),
+    }
 }
 
 /// A text, or the texts of parts together.
