@@ -72,7 +72,7 @@ fn the_openai_client_needs_the_key_that_is_configured() {
 fn the_openai_client_shows_images() {
     let projector = encoders::projector("line", 576);
     let server = Server::start_seeing(&projector, &["engine = {context = 1024, parallel = 2}"]);
-    run("test_images.py", &server, &[]);
+    run("clients/test_images.py", &server, &[]);
 }
 
 #[test]
