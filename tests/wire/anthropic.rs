@@ -374,7 +374,7 @@ async fn fields_that_are_wrong_are_named_as_they_were_written() {
     invalid_request: messages[0].content[0].text: expected a string, but it is missing
     invalid_request: messages[0].content[0].type: expected "text", "image", "document", "search_result" or "tool_result", got "tool_use"
     invalid_request: messages[0].content[0].source.type: expected "base64" or "url", got "file"
-    invalid_request: messages[0].content[0].type: expected "text", got "image"
+    invalid_request: messages[0].content[0]: this model takes no images
     invalid_request: messages[0].content[0].source.type: expected "text" or "content" (PDF files and files by URL or id are not read here), got "base64"
     invalid_request: messages[0].content[0].citations.enabled: this server gives no citations; leave it out
     invalid_request: messages[0].content[0].tool_use_id: expected a string, but it is missing

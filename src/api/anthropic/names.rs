@@ -59,7 +59,7 @@ impl Names {
         };
         let named = self.name(&param);
         let message = match message.strip_prefix(&param) {
-            Some(rest) => format!("{named}{}", rest.replace("\"image_url\"", "\"image\"")),
+            Some(rest) => format!("{named}{rest}"),
             None => message,
         };
         ApiError::invalid(named, message)
@@ -106,7 +106,11 @@ impl Names {
         let part = indexed(rest, ".content")
             .and_then(|(part, rest)| Some((origin.parts.get(part)?, rest)));
         match part {
-            Some((place, rest)) => format!("{place}{rest}"),
+            // An image is the one block whose inside looks different.
+            Some((place, rest)) => match rest.strip_prefix(".image_url") {
+                Some(_) => format!("{place}.source"),
+                None => format!("{place}{rest}"),
+            },
             None => origin.message.to_string(),
         }
     }
@@ -148,6 +152,10 @@ mod tests {
             ("messages", "messages"),
             ("messages[0].content", "system"),
             ("messages[1].content[1].type", "messages[4].content[2].type"),
+            (
+                "messages[1].content[1].image_url.url",
+                "messages[4].content[2].source",
+            ),
             ("messages[1].tool_calls[0].function.name", "messages[4]"),
             ("messages[9].role", "messages"),
             (
