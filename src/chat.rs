@@ -280,11 +280,12 @@ fn call_at_once(gbnf: &str) -> String {
         let kept = (0..words.len()).filter(|&at| !(is_text(words[at]) && before_call(at)));
         kept.map(|at| words[at]).collect::<Vec<_>>().join(" ")
     };
-    let lines = gbnf
-        .split('\n')
-        .map(|line| match line.starts_with("root ::=") {
-            true => root(line),
-            false => line.to_owned(),
-        });
+    let lines = gbnf.split('\n').map(|line| {
+        if line.starts_with("root ::=") {
+            root(line)
+        } else {
+            line.to_owned()
+        }
+    });
     lines.collect::<Vec<_>>().join("\n")
 }

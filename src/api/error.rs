@@ -150,23 +150,20 @@ impl ApiError {
         // Later nobody knows; and some clients obey to the letter.
         const LONGEST_WAIT: Duration = Duration::from_mins(1);
         const SECOND: Duration = Duration::from_secs(1);
-        let busy = |code| {
-            let retry = After(SECOND);
-            (S::TOO_MANY_REQUESTS, "rate_limit_error", Some(code), retry)
+        let bad = |code| (S::BAD_REQUEST, INVALID, Some(code), Unsaid);
+        let busy = |code, wait| {
+            let kind = "rate_limit_error";
+            (S::TOO_MANY_REQUESTS, kind, Some(code), After(wait))
+        };
+        let away = |code, wait| {
+            let kind = "unavailable_error";
+            (S::SERVICE_UNAVAILABLE, kind, Some(code), After(wait))
         };
         let (status, r#type, code, retry) = match self {
             Self::Json(_) | Self::BrokenBody(_) => (S::BAD_REQUEST, INVALID, None, Unsaid),
-            Self::Invalid { .. } | Self::Unacceptable(_) => {
-                (S::BAD_REQUEST, INVALID, Some("invalid_value"), Unsaid)
-            }
-            Self::ContextLength { .. } | Self::TextLength { .. } => {
-                let code = "context_length_exceeded";
-                (S::BAD_REQUEST, INVALID, Some(code), Unsaid)
-            }
-            Self::WrongWork(_) => {
-                let code = "unsupported_by_model";
-                (S::BAD_REQUEST, INVALID, Some(code), Unsaid)
-            }
+            Self::Invalid { .. } | Self::Unacceptable(_) => bad("invalid_value"),
+            Self::ContextLength { .. } | Self::TextLength { .. } => bad("context_length_exceeded"),
+            Self::WrongWork(_) => bad("unsupported_by_model"),
             Self::NoKey | Self::WrongKey => {
                 (S::UNAUTHORIZED, INVALID, Some("invalid_api_key"), Unsaid)
             }
@@ -181,65 +178,25 @@ impl ApiError {
             }
             Self::UnknownModel { .. } => (S::NOT_FOUND, INVALID, Some("model_not_found"), Unsaid),
             Self::Unknown { .. } => (S::NOT_FOUND, INVALID, None, Unsaid),
-            Self::UnknownPrevious(_) => {
-                let code = "previous_response_not_found";
-                (S::BAD_REQUEST, INVALID, Some(code), Unsaid)
-            }
+            Self::UnknownPrevious(_) => bad("previous_response_not_found"),
             Self::ReceiveTimeout(_) => (S::REQUEST_TIMEOUT, "timeout_error", None, Unsaid),
             Self::BodyTooLarge { .. } => {
                 let code = "request_too_large";
                 (S::PAYLOAD_TOO_LARGE, INVALID, Some(code), Unsaid)
             }
             Self::QueueFull { wait, .. } => {
-                let code = "queue_full";
-                (
-                    S::TOO_MANY_REQUESTS,
-                    "rate_limit_error",
-                    Some(code),
-                    After(wait.unwrap_or(SECOND).clamp(SECOND, LONGEST_WAIT)),
-                )
+                let wait = wait.unwrap_or(SECOND).clamp(SECOND, LONGEST_WAIT);
+                busy("queue_full", wait)
             }
-            Self::QueueWait(_) => busy("queue_timeout"),
-            Self::Share(_) => busy("queue_share_full"),
-            Self::Compilers(_) => busy("compilers_busy"),
-            Self::Images(_) => busy("images_busy"),
+            Self::QueueWait(_) => busy("queue_timeout", SECOND),
+            Self::Share(_) => busy("queue_share_full", SECOND),
+            Self::Compilers(_) => busy("compilers_busy", SECOND),
+            Self::Images(_) => busy("images_busy", SECOND),
             // llama-server's health checks look for this status.
-            Self::NoFreeSequence => {
-                let code = "no_slot_available";
-                (
-                    S::SERVICE_UNAVAILABLE,
-                    "unavailable_error",
-                    Some(code),
-                    After(SECOND),
-                )
-            }
-            Self::Loading => {
-                let code = "model_loading";
-                (
-                    S::SERVICE_UNAVAILABLE,
-                    "unavailable_error",
-                    Some(code),
-                    After(SECOND),
-                )
-            }
-            Self::Draining => {
-                let code = "shutting_down";
-                (
-                    S::SERVICE_UNAVAILABLE,
-                    "unavailable_error",
-                    Some(code),
-                    After(2 * SECOND),
-                )
-            }
-            Self::EngineDead => {
-                let code = "engine_stopped";
-                (
-                    S::SERVICE_UNAVAILABLE,
-                    "unavailable_error",
-                    Some(code),
-                    After(5 * SECOND),
-                )
-            }
+            Self::NoFreeSequence => away("no_slot_available", SECOND),
+            Self::Loading => away("model_loading", SECOND),
+            Self::Draining => away("shutting_down", 2 * SECOND),
+            Self::EngineDead => away("engine_stopped", 5 * SECOND),
             // The same request would run as long again.
             Self::Deadline(_) => {
                 let code = "deadline_exceeded";

@@ -1,4 +1,4 @@
-//! `GET /openapi.json` and `GET /docs`: the API described in OpenAPI 3.1, for programs and for people.
+//! `GET /openapi.json` and `GET /docs`: all of it described, for programs and for people.
 
 use std::sync::LazyLock;
 

@@ -184,9 +184,8 @@ fn read_tool(path: &str, tool: &Value, warnings: &mut Vec<String>) -> Result<Too
     let strict = flag_at(&path, fields, "strict")?.unwrap_or(false);
     let path = format!("{path}.parameters");
     let parameters = match present(fields, "parameters") {
-        None => json!({}),
         // Agents send schemas of every kind, so `{}` and `true` both mean "anything".
-        Some(Value::Bool(true)) => json!({}),
+        None | Some(Value::Bool(true)) => json!({}),
         Some(parameters) => match schema::check(&path, parameters) {
             Ok(()) => parameters.clone(),
             Err(ChatError::Invalid(why)) if !strict && parameters.is_object() => {

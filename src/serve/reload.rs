@@ -90,7 +90,7 @@ fn reloads(name: &str) -> bool {
         let rest = name.strip_prefix(*group);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    !FIXED.contains(&name) && RELOADED.iter().any(|group| within(group))
+    !FIXED.contains(&name) && RELOADED.iter().any(within)
 }
 
 /// The options that two configurations set differently.

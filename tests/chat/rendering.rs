@@ -215,7 +215,7 @@ fn called(name: &str) -> Value {
     json!({"type": "function", "function": {"name": name}})
 }
 
-fn allowed(mode: &str, tools: Value) -> Value {
+fn allowed(mode: &str, tools: &Value) -> Value {
     json!({"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}})
 }
 
@@ -224,7 +224,7 @@ fn only_allowed_tools_are_offered() {
     let mut request = with_tools();
     let other = json!({"type": "function", "function": {"name": "other", "parameters": {}}});
     request["tools"] = json!([tools()[0], other]);
-    request["tool_choice"] = allowed("required", json!([called("other")]));
+    request["tool_choice"] = allowed("required", &json!([called("other")]));
     let rendered = family("qwen3").render(&request);
     assert!(
         !rendered.prompt.contains("get_weather"),
@@ -324,9 +324,9 @@ fn what_is_wrong_with_a_request_is_named() {
             json!({"type": "function", "function": {"name": "nope"}}),
         ),
         with("tool_choice", json!({"type": "allowed_tools"})),
-        with("tool_choice", allowed("auto", json!("f"))),
-        with("tool_choice", allowed("required", json!([{"name": "f"}]))),
-        with("tool_choice", allowed("auto", json!([called("f")]))),
+        with("tool_choice", allowed("auto", &json!("f"))),
+        with("tool_choice", allowed("required", &json!([{"name": "f"}]))),
+        with("tool_choice", allowed("auto", &json!([called("f")]))),
         with("parallel_tool_calls", json!("yes")),
         with("grammar", json!("root ::= \"a\"")),
         with("chat_template_kwargs", json!([])),

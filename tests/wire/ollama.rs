@@ -311,13 +311,13 @@ async fn what_cannot_be_done_is_refused_by_the_callers_name() {
     400 {"error":"stream: expected true or false, got \"yes\""}
     400 {"error":"keep_alive: expected seconds, or a duration such as \"5m\", got an array of 0"}
     400 {"error":"top_logprobs: only together with `logprobs: true`"}
-    400 {"error":"messages[0].images: the model served here takes text only"}
+    400 {"error":"messages[0].images[0]: this model takes no images"}
     400 {"error":"messages[0].role: expected one of [\"system\", \"developer\", \"user\", \"assistant\", \"tool\"], got \"king\""}
     400 {"error":"tools[0].function.name: expected a string of 1 to 256 bytes, got nothing"}
     400 {"error":"_debug_render_only: not supported, for /apply-template shows the prompt of a chat"}
     400 {"error":"context: not supported, for nothing is kept between requests; /api/chat takes the whole conversation"}
     400 {"error":"template: not supported, for it is set in the server's configuration (model.chat_template)"}
-    400 {"error":"images: the model served here takes text only"}
+    400 {"error":"images[0]: this model takes no images"}
     400 {"error":"system: not together with raw or suffix, which use no template"}
     "#);
 }

@@ -77,6 +77,21 @@ pub(super) fn as_asked(error: ApiError) -> ApiError {
     ApiError::invalid(named, message)
 }
 
+/// The same for a request that is no list of messages: what is wrong with its images is its own.
+pub(super) fn as_generated(error: ApiError) -> ApiError {
+    let named = as_asked(error);
+    let ApiError::Invalid { param, message } = &named else {
+        return named;
+    };
+    match param.split_once("].images[") {
+        Some((list, at)) if list.starts_with("messages[") => {
+            let ours = format!("images[{at}");
+            ApiError::invalid(ours.as_str(), message.replacen(param, &ours, 1))
+        }
+        _ => named,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use super::{
     answer::Style,
     asked::{self, Asked},
     chat,
-    errors::as_asked,
+    errors::as_generated,
     load,
 };
 use crate::{
@@ -44,7 +44,7 @@ pub(super) async fn create(
     }
     let (turn, asked) = receive(&app, &service, tenant, bytes)
         .await
-        .map_err(as_asked)?;
+        .map_err(as_generated)?;
     chat::answer(&app, service, turn, asked, Style::Generate, record).await
 }
 

@@ -191,12 +191,13 @@ fn content(content: &Value) -> Value {
     let is_image = |part: &Value| part["type"] == "input_image";
     match content {
         Value::Array(parts) if parts.iter().any(is_image) => {
-            let part = |part: &Value| match is_image(part) {
-                true => {
+            let part = |part: &Value| {
+                if is_image(part) {
                     let image = json!({"url": part["image_url"], "detail": part["detail"]});
                     json!({"type": "image_url", "image_url": image})
+                } else {
+                    json!({"type": "text", "text": text(&json!([part]))})
                 }
-                false => json!({"type": "text", "text": text(&json!([part]))}),
             };
             parts.iter().map(part).collect()
         }
