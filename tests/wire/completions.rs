@@ -124,7 +124,7 @@ async fn each_bad_parameter_is_named() {
     400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an object
     400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an array of 33
     400 "prompt" | prompt: expected at most 32 answers in all, prompts times n, got an array of 5
-    400 "suffix" | suffix: this server does not support it; leave it out
+    400 null | the model served here cannot fill a gap: its vocabulary has no token for prefix, suffix, middle
     400 "best_of" | best_of: expected 1 or the value of n, got 2
     400 "echo" | echo: this server has no log-probabilities of prompts; leave out echo or logprobs
     400 "logprobs" | logprobs: expected an integer from 0 to 20, got 21

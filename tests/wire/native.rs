@@ -245,6 +245,14 @@ async fn a_gap_is_filled_with_the_other_files_before_it() {
 }
 
 #[tokio::test]
+async fn a_completion_with_a_suffix_fills_the_gap_before_it() {
+    let server = with_gaps();
+    let body = json!({"prompt": "let x =", "suffix": ";", "echo": true});
+    let answer = value(server.post("/v1/completions", body).await).await;
+    assert_eq!(answer["choices"][0]["text"], "let x =\u{1}let x =\u{2};");
+}
+
+#[tokio::test]
 async fn a_gap_that_cannot_be_filled_says_why() {
     let long = "a".repeat(300);
     let mut told = Vec::new();

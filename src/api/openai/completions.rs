@@ -21,6 +21,7 @@ use crate::{
         body,
         error::ApiError,
         fields::{Fields, as_i64},
+        native::fim::{Gap, Marks},
         record::Record,
         reply::Run,
     },
@@ -125,11 +126,16 @@ impl Wanted {
             Some(true) => prompts.iter().map(|prompt| prompt.text(vocab)).collect(),
             Some(false) | None => vec![String::new(); prompts.len()],
         };
-        let tokens = prompts.into_iter().map(|prompt| prompt.tokens(vocab));
+        let suffix = fields.text("suffix")?.filter(|suffix| !suffix.is_empty());
+        let tokens = prompts.into_iter().map(|prompt| match suffix {
+            Some(suffix) => prompt.before(suffix, vocab),
+            None => Ok(prompt.tokens(vocab)),
+        });
+        let tokens = tokens.collect::<Result<_, _>>()?;
         let n = params.n;
         let repeated = |text: String| std::iter::repeat_n(text, n);
         Ok(Self {
-            jobs: params.jobs(tokens.collect()),
+            jobs: params.jobs(tokens),
             copies: n,
             echo: echo.into_iter().flat_map(repeated).collect(),
             delivery: params.delivery,
@@ -149,6 +155,17 @@ impl Prompt {
             Self::Text(text) => vocab.tokenize(&text, true, true),
             Self::Tokens(tokens) => tokens,
         }
+    }
+
+    /// Asks for what comes between the prompt and `suffix`.
+    fn before(&self, suffix: &str, vocab: &dyn Vocab) -> Result<Vec<Token>, ApiError> {
+        let marks = Marks::of(vocab)?;
+        let gap = Gap {
+            before: &self.text(vocab),
+            after: suffix,
+            ..Gap::default()
+        };
+        Ok(marks.prompt(gap, vocab))
     }
 
     fn text(&self, vocab: &dyn Vocab) -> String {

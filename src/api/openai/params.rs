@@ -38,7 +38,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("response_fields", ""),
     ("return_tokens", ""),
     ("samplers", ""),
-    ("suffix", ""),
     ("t_max_predict_ms", "-1"),
     ("use_beam_search", ""),
     ("verbosity", "\"medium\""),
