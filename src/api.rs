@@ -324,12 +324,20 @@ impl App {
     }
 }
 
-/// `null` is the same as absent.
+/// `null` is the same as absent, and a request may know a parameter under another name.
 fn fill(body: &mut Map<String, Value>, defaults: &Map<String, Value>) {
+    let other_names = |name: &str| -> &[&str] {
+        match name {
+            "max_tokens" => &["max_completion_tokens", "n_predict"],
+            "reasoning_budget_tokens" => &["thinking_budget_tokens"],
+            "repeat_penalty" => &["repetition_penalty"],
+            _ => &[],
+        }
+    };
     for (name, value) in defaults {
-        let given = body.entry(name).or_insert(Value::Null);
-        if given.is_null() {
-            *given = value.clone();
+        let given = |name: &str| body.get(name).is_some_and(|value| !value.is_null());
+        if !given(name) && !other_names(name).iter().any(|other| given(other)) {
+            body.insert(name.clone(), value.clone());
         }
     }
 }
@@ -337,4 +345,33 @@ fn fill(body: &mut Map<String, Value>, defaults: &Map<String, Value>) {
 /// 64 unpredictable-enough bits for ids and seeds: the standard library keys every hasher afresh.
 fn random() -> u64 {
     RandomState::new().hash_one(0_u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_default_gives_way_to_what_is_asked_under_any_name() {
+        let filled = |body: Value| {
+            let (Value::Object(mut body), Value::Object(defaults)) = (
+                body,
+                json!({"max_tokens": 9, "repeat_penalty": 1.5, "top_k": 3}),
+            ) else {
+                unreachable!("both are objects")
+            };
+            fill(&mut body, &defaults);
+            Value::Object(body)
+        };
+        assert_eq!(
+            filled(json!({"n_predict": 1, "repetition_penalty": 1.1, "top_k": null})),
+            json!({"n_predict": 1, "repetition_penalty": 1.1, "top_k": 3})
+        );
+        assert_eq!(
+            filled(json!({"max_completion_tokens": null})),
+            json!({"max_completion_tokens": null, "max_tokens": 9, "repeat_penalty": 1.5, "top_k": 3})
+        );
+    }
 }
