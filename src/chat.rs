@@ -249,7 +249,7 @@ impl TemplateGrammar {
         let gbnf = if self.lazy {
             self.gbnf
         } else {
-            call_at_once(&self.gbnf)
+            call_at_once(self.gbnf)
         };
         Gbnf {
             gbnf,
@@ -269,23 +269,18 @@ impl TemplateGrammar {
 
 /// Where a tool must be called, llama.cpp lets any text come before the call, which small models never end. The call
 /// comes at once instead, or after thinking.
-fn call_at_once(gbnf: &str) -> String {
-    let is_text = |word: &str| word.starts_with("until-") && word.ends_with('?');
-    let root = |line: &str| {
-        let words: Vec<_> = line.split(' ').collect();
-        let before_call = |at: usize| {
-            let next = words.get(at + 1);
-            next.is_some_and(|next| next.starts_with("tool-call"))
-        };
-        let kept = (0..words.len()).filter(|&at| !(is_text(words[at]) && before_call(at)));
-        kept.map(|at| words[at]).collect::<Vec<_>>().join(" ")
+fn call_at_once(gbnf: String) -> String {
+    let Some(root) = gbnf.lines().find(|line| line.starts_with("root ::=")) else {
+        return gbnf;
     };
-    let lines = gbnf.split('\n').map(|line| {
-        if line.starts_with("root ::=") {
-            root(line)
-        } else {
-            line.to_owned()
-        }
-    });
-    lines.collect::<Vec<_>>().join("\n")
+    let words: Vec<_> = root.split(' ').collect();
+    let is_text_before_call = |at: usize| {
+        let next = words.get(at + 1);
+        words[at].starts_with("until-")
+            && words[at].ends_with('?')
+            && next.is_some_and(|next| next.starts_with("tool-call"))
+    };
+    let kept = (0..words.len()).filter(|&at| !is_text_before_call(at));
+    let called = kept.map(|at| words[at]).collect::<Vec<_>>().join(" ");
+    gbnf.replacen(root, &called, 1)
 }

@@ -233,6 +233,19 @@ fn only_allowed_tools_are_offered() {
     );
     let grammar = rendered.grammar.expect("a grammar");
     assert!(grammar.gbnf.contains("other") && grammar.triggers.is_empty());
+    // No text comes before a demanded call.
+    let root = grammar
+        .gbnf
+        .lines()
+        .find(|line| line.starts_with("root ::="));
+    let words: Vec<_> = root.expect("a root").split(' ').collect();
+    let [.., before, call] = words[..] else {
+        panic!("{words:?}")
+    };
+    assert!(
+        call.starts_with("tool-call") && !before.starts_with("until-"),
+        "{words:?}"
+    );
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! What is taken for an image, and in which words everything else is refused.
+
 use super::*;
 
 fn limits() -> Limits {

@@ -25,15 +25,15 @@ use crate::{
         error::ApiError,
         fields::Fields,
         openai::{
-            constraint::{self, Form, Kind, Pending, Purpose},
-            params::{self, Delivery, MOST_CHOICES},
+            constraint::{self, Pending},
+            params::{self, Delivery},
             wire::warn,
         },
         record::Record,
         reply::Run,
     },
     config::Limits,
-    engine::{Gbnf, Grammar, Job, Token},
+    engine::{Job, Token},
 };
 
 pub(super) async fn create(
@@ -126,25 +126,9 @@ impl Wanted {
         if options.nothing {
             params.job.max_tokens = 0;
         }
-        let pending = constraint::read(fields)?.and_then(|Form { param, kind }| match kind {
-            Kind::Gbnf(gbnf) => {
-                params.job.grammar = Some(Grammar::Gbnf(Gbnf {
-                    gbnf,
-                    ..Gbnf::default()
-                }));
-                None
-            }
-            Kind::Body(body) => Some(Pending {
-                param,
-                source: body.into(),
-                purpose: Purpose::Hold,
-            }),
-        });
+        let pending = constraint::apply(fields, &mut params.job)?;
         let prompts = prompts(params.job.max_tokens)?;
-        if prompts.len() * params.n > MOST_CHOICES {
-            let expected = format_args!("at most {MOST_CHOICES} answers in all, prompts times n");
-            return Err(fields.wrong("prompt", expected));
-        }
+        params.check_choices(fields, prompts.len())?;
         let vocab = &*service.vocab;
         let spell = |job: &Job| {
             if options.shows("prompt") {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use self::answer::{Chunks, Whole};
 use super::{
-    constraint::{self, Form, Kind, Pending, Purpose},
+    constraint::{self, Pending},
     params::{self, Delivery, MOST_CHOICES, Params},
     sampling::token,
     wire::{Head, warn},
@@ -26,7 +26,7 @@ use crate::{
         reply::Run,
     },
     config::Limits,
-    engine::{Gbnf, Grammar, Job, Token, model::Vocab},
+    engine::{Job, Token, model::Vocab},
 };
 
 pub(in crate::api) async fn create(
@@ -96,28 +96,11 @@ impl Wanted {
         let vocab = &*service.vocab;
         let names = ["max_tokens", "max_completion_tokens", "n_predict"];
         let mut params = params::read(fields, service, limits, tenant, &names)?;
-        let form = constraint::read(fields)?;
-        let pending = form.and_then(|Form { param, kind }| match kind {
-            Kind::Gbnf(gbnf) => {
-                params.job.grammar = Some(Grammar::Gbnf(Gbnf {
-                    gbnf,
-                    ..Gbnf::default()
-                }));
-                None
-            }
-            Kind::Body(body) => Some(Pending {
-                param,
-                source: body.into(),
-                purpose: Purpose::Hold,
-            }),
-        });
+        let pending = constraint::apply(fields, &mut params.job)?;
         params.job.logprobs = logprobs(fields)?;
         check_best_of(fields, &params)?;
         let prompts = prompts(fields, vocab)?;
-        if prompts.len() * params.n > MOST_CHOICES {
-            let expected = format_args!("at most {MOST_CHOICES} answers in all, prompts times n");
-            return Err(fields.wrong("prompt", expected));
-        }
+        params.check_choices(fields, prompts.len())?;
         let echo = match fields.flag("echo")? {
             Some(true) if params.job.logprobs.is_some() => {
                 let message = "echo: this server has no log-probabilities of prompts; leave out echo or logprobs";

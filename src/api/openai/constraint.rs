@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     api::{Service, error::ApiError, fields::Fields},
     engine::{
-        Grammar, Job,
+        Gbnf, Grammar, Job,
         constrain::{Body, Refused, Source, Strictness},
     },
 };
@@ -53,6 +53,28 @@ pub(in crate::api) fn read(fields: Fields<'_>) -> Result<Option<Form>, ApiError>
         }
     }
     Ok(form)
+}
+
+/// For an answer that is nothing but its content: a grammar of llama.cpp goes into the job as it is, anything else is
+/// to be compiled.
+pub(in crate::api) fn apply(
+    fields: Fields<'_>,
+    job: &mut Job,
+) -> Result<Option<Pending>, ApiError> {
+    Ok(read(fields)?.and_then(|Form { param, kind }| match kind {
+        Kind::Gbnf(gbnf) => {
+            job.grammar = Some(Grammar::Gbnf(Gbnf {
+                gbnf,
+                ..Gbnf::default()
+            }));
+            None
+        }
+        Kind::Body(body) => Some(Pending {
+            param,
+            source: body.into(),
+            purpose: Purpose::Hold,
+        }),
+    }))
 }
 
 /// `response_format`, or llama-server's `json_schema`.

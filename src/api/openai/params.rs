@@ -110,6 +110,19 @@ pub(in crate::api) fn read(
 }
 
 impl Params {
+    /// Whether so many prompts may have `n` answers each.
+    pub(in crate::api) fn check_choices(
+        &self,
+        fields: Fields<'_>,
+        prompts: usize,
+    ) -> Result<(), ApiError> {
+        if prompts * self.n > MOST_CHOICES {
+            let expected = format_args!("at most {MOST_CHOICES} answers in all, prompts times n");
+            return Err(fields.wrong("prompt", expected));
+        }
+        Ok(())
+    }
+
     /// One job for every answer. Answers to one prompt differ in their seeds only, predictably.
     pub(in crate::api) fn jobs(&self, prompts: Vec<Vec<Token>>) -> Vec<Job> {
         let copies = prompts
