@@ -2,6 +2,8 @@
 
 mod frames;
 mod log;
+#[cfg(test)]
+pub(super) mod spoken;
 
 use std::{
     future::poll_fn,

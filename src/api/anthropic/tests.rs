@@ -9,10 +9,17 @@ use super::{
     request::{Display, Purpose, translate},
 };
 use crate::{
-    api::{Identity, reply::Wording, turn::Reader},
+    api::{
+        Identity,
+        reply::{
+            Wording,
+            spoken::{in_bits, speak},
+        },
+        turn::Reader,
+    },
     chat::Chat,
     config::Normalize,
-    engine::{Finish, Finished, Piece, Times, Usage},
+    engine::{Finish, Usage},
 };
 
 const TEMPLATE: &str = include_str!("../../../tests/templates/qwen3.jinja");
@@ -233,30 +240,12 @@ fn voice(display: Display) -> Voice {
 
 /// Words `answer`, which comes a few bytes at a time.
 fn word(mut wording: impl Wording, answer: &str, reason: Finish) -> String {
-    let mut out = Vec::new();
-    let mut usage = Usage {
+    let prompt = Usage {
         prompt_tokens: 10,
         cached_tokens: 4,
         ..Usage::default()
     };
-    wording.open(0, usage, &mut out);
-    for bytes in answer.as_bytes().chunks(3) {
-        usage.completion_tokens += 1;
-        let piece = Piece {
-            text: String::from_utf8(bytes.to_vec()).unwrap(),
-            tokens: Vec::new(),
-            completion_tokens: usage.completion_tokens,
-        };
-        wording.text(0, piece, usage, &mut out);
-    }
-    let finished = Finished {
-        reason,
-        usage,
-        times: Times::default(),
-    };
-    wording.end(0, &finished, usage, &mut out);
-    wording.close(usage, &mut out);
-    String::from_utf8(out).unwrap()
+    speak(&mut wording, prompt, in_bits(answer), reason)
 }
 
 fn whole(answer: &str, reason: Finish) -> Value {

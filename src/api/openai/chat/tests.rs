@@ -7,11 +7,14 @@ use crate::{
     api::{
         Aliases, Identity,
         openai::{params::StreamUsage, wire::Head},
-        reply::Wording,
+        reply::{
+            Wording,
+            spoken::{in_bits, speak},
+        },
         turn::Reader,
     },
     chat::Chat,
-    engine::{Finish, Finished, Piece, Times, Usage},
+    engine::{Finish, Usage},
 };
 
 const TEMPLATE: &str = include_str!("../../../../tests/templates/qwen3.jinja");
@@ -41,26 +44,7 @@ fn head() -> Head {
 
 /// Words `answer`, which comes a few bytes at a time.
 fn word(wording: &mut impl Wording, answer: &str) -> String {
-    let mut out = Vec::new();
-    let mut usage = Usage::default();
-    wording.open(0, usage, &mut out);
-    for bytes in answer.as_bytes().chunks(3) {
-        usage.completion_tokens += 1;
-        let piece = Piece {
-            text: String::from_utf8(bytes.to_vec()).unwrap(),
-            tokens: Vec::new(),
-            completion_tokens: usage.completion_tokens,
-        };
-        wording.text(0, piece, usage, &mut out);
-    }
-    let finished = Finished {
-        reason: Finish::Eos,
-        usage,
-        times: Times::default(),
-    };
-    wording.end(0, &finished, usage, &mut out);
-    wording.close(usage, &mut out);
-    String::from_utf8(out).unwrap()
+    speak(wording, Usage::default(), in_bits(answer), Finish::Eos)
 }
 
 #[test]

@@ -11,9 +11,14 @@ use super::{
     store::Store,
 };
 use crate::{
-    api::{Aliases, Identity, error::ApiError, reply::Wording, turn::Reader},
+    api::{
+        Aliases, Identity,
+        error::ApiError,
+        reply::{Wording, spoken::speak},
+        turn::Reader,
+    },
     chat::Chat,
-    engine::{Finish, Finished, Piece, Times, Usage},
+    engine::{Finish, Piece, Usage},
 };
 
 const TEMPLATE: &str = include_str!("../../../../tests/templates/qwen3.jinja");
@@ -67,30 +72,12 @@ fn answer() -> Answer {
 
 /// Words `text`, which comes in these pieces.
 fn word<W: Wording>(mut wording: W, pieces: &[&str], reason: Finish) -> String {
-    let mut out = Vec::new();
-    let mut usage = Usage {
+    let prompt = Usage {
         prompt_tokens: 7,
         cached_tokens: 2,
         ..Usage::default()
     };
-    wording.open(0, usage, &mut out);
-    for text in pieces {
-        usage.completion_tokens += 1;
-        let piece = Piece {
-            text: (*text).to_owned(),
-            tokens: Vec::new(),
-            completion_tokens: usage.completion_tokens,
-        };
-        wording.text(0, piece, usage, &mut out);
-    }
-    let finished = Finished {
-        reason,
-        usage,
-        times: Times::default(),
-    };
-    wording.end(0, &finished, usage, &mut out);
-    wording.close(usage, &mut out);
-    String::from_utf8(out).unwrap()
+    speak(&mut wording, prompt, pieces.iter().copied(), reason)
 }
 
 /// The events, after a look at what all of them must have.
