@@ -115,7 +115,7 @@ impl Default for Tuning {
             queue: 0,
             max_gap: None,
             cache_bytes: 0,
-            checkpoint_every: 1024,
+            checkpoint_every: 4096,
             lookup: false,
             reproducible: false,
         }

@@ -1,5 +1,7 @@
 //! The engine with the real small model: neighbours do not matter, nothing aborts, cancelling is quick.
 
+#[path = "support/encoders.rs"]
+mod encoders;
 #[path = "support/server.rs"]
 mod server;
 
@@ -65,9 +67,13 @@ struct Running {
 }
 
 fn start(overrides: &[&str]) -> Running {
+    start_file(&model_file(), overrides)
+}
+
+fn start_file(path: &Path, overrides: &[&str]) -> Running {
     init();
     let config = settings(overrides);
-    let (plan, weights) = load(&model_file(), &config).unwrap();
+    let (plan, weights) = load(path, &config).unwrap();
     let shared = Arc::clone(&weights);
     let tuning = Tuning {
         queue: 64,
@@ -175,6 +181,63 @@ fn a_prompt_seen_before_is_not_computed_again_and_answers_alike() {
     let usage = end.unwrap().usage;
     assert_eq!(usage.cached_tokens, usage.prompt_tokens - 1);
     assert_eq!(second, first);
+}
+
+/// All come while the first computes what they share.
+fn answers_with_a_common_beginning(path: &Path, times: usize, tolerance: f32) -> f64 {
+    let overrides = ["engine = {context = 512, parallel = 4}"];
+    let history = "The story of the lighthouse keeper and his seven cats is long. ".repeat(times);
+    let prompts = ["It begins", "It ends", "Nobody knows", "Cats"];
+    let prompts = prompts.map(|end| format!("{history}{end} in"));
+    let job = |running: &Running, prompt: &str| Job {
+        logprobs: Some(1),
+        ..running.job(prompt, 1)
+    };
+    let answer = |events| {
+        let (pieces, end) = collect(events);
+        end.unwrap();
+        let tokens = pieces.into_iter().flat_map(|piece| piece.tokens);
+        tokens.map(|it| (it.token, it.logprob)).next().unwrap()
+    };
+    let running = start_file(path, &overrides);
+    let together = prompts.each_ref().map(|prompt| {
+        let job = job(&running, prompt);
+        running.engine.submit(job).unwrap()
+    });
+    let together = together.map(answer);
+    assert!(running.is_idle_within(LONG));
+    let computed = running.engine.watch().done().prefill_tokens;
+    let whole = prompts
+        .each_ref()
+        .map(|prompt| running.weights.tokenize(prompt, true, true).len());
+    let whole: usize = whole.iter().sum();
+    // One after the other each goes on where the one before is cut back to.
+    let alone = start_file(path, &overrides);
+    let alone = prompts
+        .each_ref()
+        .map(|prompt| answer(alone.engine.submit(job(&alone, prompt)).unwrap()));
+    for ((token, logprob), (same, close)) in together.into_iter().zip(alone) {
+        assert_eq!(token, same);
+        assert!(
+            (logprob - close).abs() <= tolerance,
+            "{logprob} and alone {close}"
+        );
+    }
+    computed as f64 / whole as f64
+}
+
+#[test]
+fn a_beginning_that_comes_to_many_at_once_is_computed_once_and_means_the_same_to_each() {
+    let computed = answers_with_a_common_beginning(&model_file(), 16, 0.0);
+    // Each prompt's own end and one beginning, nothing twice.
+    assert!(computed < 0.33, "{computed}");
+}
+
+#[test]
+fn a_recurrent_beginning_that_comes_to_many_at_once_means_the_same_to_each() {
+    let computed = answers_with_a_common_beginning(&encoders::hybrid(), 5, 0.1);
+    // The first may be past the place before the others come; one of these computes it once more.
+    assert!(computed < 0.6, "{computed}");
 }
 
 #[test]

@@ -228,6 +228,18 @@ impl Model for Fake {
         true
     }
 
+    fn copy(&mut self, from: u32, to: u32, _: u32) -> bool {
+        if self.forgets() {
+            return false;
+        }
+        assert!(
+            self.sequences[to as usize].is_empty(),
+            "only empty ones are copied to"
+        );
+        self.sequences[to as usize] = self.sequences[from as usize].clone();
+        true
+    }
+
     fn save(&mut self, sequence: u32, _: Part) -> Option<Vec<u8>> {
         if self.forgets() {
             return None;

@@ -6,6 +6,7 @@ mod batch;
 mod chain;
 mod choose;
 mod context;
+mod copies;
 mod devices;
 mod encoder;
 mod gauge;

@@ -1,5 +1,7 @@
 //! The few calls the engine thread needs from a model, and the vocabulary that any thread may read.
 
+use std::time::Duration;
+
 use super::{Grammar, Sampling, Token, media::ImageRows};
 
 /// Text to tokens and back. Shared by the HTTP side and the engine thread.
@@ -133,6 +135,10 @@ pub trait Model: 'static {
     fn prompt_rows(&self) -> usize {
         self.ubatch()
     }
+    /// How long the device takes for a ubatch of one prompt, if it was tried.
+    fn ubatch_time(&self) -> Option<Duration> {
+        None
+    }
     /// Most rows of one `decode` that ask for logits; at least one for each sequence.
     fn outputs(&self) -> usize;
     /// Whether a sequence can be cut at any token; otherwise only its end and what was saved can be taken up.
@@ -151,6 +157,11 @@ pub trait Model: 'static {
     }
     /// Forgets positions `from..` of a sequence. `false`: it cannot be cut there and is now empty.
     fn truncate(&mut self, sequence: u32, from: u32) -> bool;
+    /// Makes `to`, which is empty, hold all `computed` tokens that `from` holds, without a way through host memory.
+    /// `false`: that is not possible now, or does not pay; nothing changed.
+    fn copy(&mut self, _from: u32, _to: u32, _computed: u32) -> bool {
+        false
+    }
     /// The sequence's state as bytes, for [`Self::restore`] while this model is loaded; `None`: it cannot be had.
     fn save(&mut self, sequence: u32, part: Part) -> Option<Vec<u8>>;
     /// Puts a state in place of the sequence's own. `false`: it was not taken, and the sequence is now empty.

@@ -1,4 +1,4 @@
-//! How long steps take, learnt from the steps themselves, and how much prompt therefore fits beside running streams.
+//! How long batches take, learnt from the batches themselves, and how much prompt therefore fits beside running streams.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const BUCKETS: usize = 16;
 const WEIGHT: f64 = 0.25;
 /// Prompts are computed at no less than this part of the speed of the largest batches: below, a stream would gain
 /// little and the prompt would lose much.
-const LEAST_SPEED: f64 = 0.92;
+const LEAST_SPEED: f64 = 0.95;
 /// Rows to begin with, where nothing is known.
 const FIRST: u32 = 64;
 /// A gap is at least this many steps of generation alone, so that a prompt gets nearly its whole speed.
@@ -95,13 +95,12 @@ impl Pace {
         Duration::from_secs_f64((decode * DECODES_IN_A_GAP).max(SHORTEST_GAP))
     }
 
-    /// Rows of a step, `decoders` of them generating, that stays within `gap`.
-    pub(crate) fn rows_within(&self, gap: Duration, decoders: u32, ubatch: u32) -> u32 {
-        let gap = gap.as_secs_f64();
-        let least = (decoders + 1).min(ubatch);
+    /// Rows of a prompt's batch that, with the batch of the streams before it, stays within `gap`; at most `most`.
+    pub(crate) fn rows_beside_streams(&self, gap: Duration, most: u32) -> u32 {
+        let gap = gap.as_secs_f64() - self.decode.unwrap_or(0.0);
         let largest_known = self.trusted().last().map(|step| step.rows);
         let Some(largest_known) = largest_known else {
-            return FIRST.max(least).min(ubatch);
+            return FIRST.min(most);
         };
         #[expect(
             clippy::cast_possible_truncation,
@@ -114,10 +113,10 @@ impl Pace {
                 .map_or(0.0, |seconds| f64::from(rows) / seconds.max(1e-9))
         };
         // Nothing far larger than what was tried: one surprise shall not be a long one.
-        let most = ubatch.min(largest_known * 2).max(least);
+        let most = most.min((largest_known * 2).max(FIRST));
         let steps = || {
             std::iter::successors(Some(most), |rows| Some(rows - rows.div_ceil(8)))
-                .take_while(|&rows| rows > least)
+                .take_while(|&rows| rows > 1)
         };
         // More rows than were tried may cost next to nothing (a GPU fetches the same weights for them): hope so once.
         let hoped = |rows: u32| self.seconds(rows.min(largest_known));
@@ -126,7 +125,7 @@ impl Pace {
         let efficient = steps()
             .take_while(|&rows| speed(rows) >= best * LEAST_SPEED)
             .last();
-        within.unwrap_or(least).max(efficient.unwrap_or(least))
+        within.unwrap_or(1).max(efficient.unwrap_or(1))
     }
 }
 
@@ -146,7 +145,7 @@ mod tests {
     fn a_prompt_gets_what_fits_into_the_gap() {
         // 2 ms a row: 50 rows are 100 ms.
         let pace = learnt(|rows| rows as f64 * 0.002);
-        let rows = pace.rows_within(Duration::from_millis(100), 4, 512);
+        let rows = pace.rows_beside_streams(Duration::from_millis(100), 512);
         assert!((40..=50).contains(&rows), "{rows}");
     }
 
@@ -154,7 +153,7 @@ mod tests {
     fn small_steps_that_would_waste_most_of_the_speed_are_not_made() {
         // 150 ms for the weights, however few rows.
         let pace = learnt(|rows| 0.15 + rows as f64 * 0.0003);
-        let rows = pace.rows_within(Duration::from_millis(100), 4, 512);
+        let rows = pace.rows_beside_streams(Duration::from_millis(100), 512);
         assert!(rows > 350, "{rows}");
     }
 
@@ -162,18 +161,18 @@ mod tests {
     fn what_was_never_tried_is_approached_step_by_step() {
         let mut pace = Pace::default();
         let gap = Duration::from_secs(1);
-        assert_eq!(pace.rows_within(gap, 2, 512), FIRST);
-        assert_eq!(pace.rows_within(gap, 2, 16), 16);
+        assert_eq!(pace.rows_beside_streams(gap, 512), FIRST);
+        assert_eq!(pace.rows_beside_streams(gap, 16), 16);
         pace.observe(64, Duration::from_millis(10), false);
-        assert_eq!(pace.rows_within(gap, 2, 512), 128);
+        assert_eq!(pace.rows_beside_streams(gap, 512), 128);
     }
 
     #[test]
     fn one_slow_first_step_is_not_believed_for_ever() {
         let mut pace = learnt(|rows| if rows < 512 { 0.08 } else { 9.0 });
         pace.steps[9].as_mut().unwrap().first = true;
-        let gap = Duration::from_millis(100);
-        assert_eq!(pace.rows_within(gap, 4, 512), 512);
+        let gap = Duration::from_millis(200);
+        assert_eq!(pace.rows_beside_streams(gap, 512), 512);
     }
 
     #[test]
@@ -182,10 +181,10 @@ mod tests {
         let mut pace = Pace::default();
         let gap = Duration::from_millis(100);
         for _ in 0..4 {
-            let rows = pace.rows_within(gap, 4, 512);
+            let rows = pace.rows_beside_streams(gap, 512);
             pace.observe(rows as usize, Duration::from_millis(90), false);
         }
-        assert_eq!(pace.rows_within(gap, 4, 512), 512);
+        assert_eq!(pace.rows_beside_streams(gap, 512), 512);
     }
 
     #[test]

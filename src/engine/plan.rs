@@ -1,4 +1,4 @@
-//! Which tokens of which sequences go into the next batch. Pure: sizes in, shares out.
+//! Which tokens of which sequences go into the next batches. Pure: sizes in, shares out.
 
 /// A sequence with tokens to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,72 +37,75 @@ pub(crate) struct Share {
     pub(crate) tokens: u32,
 }
 
-/// Sizes of the next batch, in tokens.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Room {
-    /// All rows together.
-    pub(crate) batch: u32,
-    /// All rows together as long as streams run; at least one is a prompt's.
-    pub(crate) beside_streams: u32,
-    /// Whether the prompt that waits longest goes first this time, and not the one with least left.
-    pub(crate) oldest_first: bool,
+/// Which prompt goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    /// The one with least left, so that a short one is not behind a long one.
+    Shortest,
+    /// The one that was admitted first, so that a long one is not for ever behind short ones.
+    Oldest,
 }
 
-/// Shares the next batch out. Running streams go first. What is left goes to one prompt after the other: the one with
-/// least left first, so that a short one is not behind a long one, and in some turns the oldest first, so that
-/// a long one is not for ever behind short ones. The answer is ascending by sequence, as llama.cpp batches best.
-pub(crate) fn plan(wants: &[Want], room: Room) -> Vec<Share> {
-    let mut shares = Vec::new();
-    let mut left = room.batch;
-    for want in wants {
-        if let Work::Decode { rows } = want.work
-            && rows <= left
-        {
+/// The batch of the running streams, at most `most` rows; ascending by sequence, as llama.cpp batches best.
+pub(crate) fn streams(wants: &[Want], most: u32) -> Vec<Share> {
+    let mut left = most;
+    let shares = wants.iter().filter_map(|want| match want.work {
+        Work::Decode { rows } if rows <= left => {
             left -= rows;
-            shares.push(Share {
+            Some(Share {
                 sequence: want.sequence,
                 tokens: rows,
-            });
+            })
         }
-    }
-    if !shares.is_empty() {
-        let streams = room.batch - left;
-        left = left.min(room.beside_streams.saturating_sub(streams).max(1));
-    }
-    for (sequence, until) in prompts(wants, room) {
-        let tokens = until.min(left);
-        if tokens == 0 {
-            break;
-        }
-        left -= tokens;
-        shares.push(Share { sequence, tokens });
-    }
+        _ => None,
+    });
+    let mut shares: Vec<_> = shares.collect();
     shares.sort_unstable_by_key(|share| share.sequence);
     shares
 }
 
-/// The prompts in the order of their turns, each with what it may compute at most.
-fn prompts(wants: &[Want], room: Room) -> impl Iterator<Item = (u32, u32)> {
-    let mut prompts: Vec<_> = wants
+/// The batch of the prompts, at most `most` rows, ascending by sequence. What the first prompt gets, others get too as long
+/// as there is room: llama.cpp computes sequences together only in equal parts, and every unequal rest is one more
+/// run through all weights. For the same reason streams have a batch of their own.
+pub(crate) fn prompts(wants: &[Want], most: u32, first: First) -> Vec<Share> {
+    let order = in_order(wants, first);
+    let Some(&(_, until)) = order.first() else {
+        return Vec::new();
+    };
+    let tokens = until.min(most.max(1));
+    let together = (most / tokens).max(1) as usize;
+    let shares = order
+        .into_iter()
+        .filter(|&(_, until)| until >= tokens)
+        .map(|(sequence, _)| Share { sequence, tokens });
+    let mut shares: Vec<_> = shares.take(together).collect();
+    shares.sort_unstable_by_key(|share| share.sequence);
+    shares
+}
+
+/// The prompts' sequences, each with what it may compute at most.
+fn in_order(wants: &[Want], first: First) -> Vec<(u32, u32)> {
+    let mut order: Vec<_> = wants
         .iter()
         .filter_map(|want| match want.work {
             Work::Prefill { left, until, turn } => Some((want.sequence, left, until, turn)),
             Work::Decode { .. } | Work::Image { .. } => None,
         })
         .collect();
-    prompts.sort_unstable_by_key(|&(_, left, _, turn)| (left, turn));
-    if room.oldest_first
-        && let Some(oldest) = (0..prompts.len()).min_by_key(|&at| prompts[at].3)
+    order.sort_unstable_by_key(|&(_, left, _, turn)| (left, turn));
+    if first == First::Oldest
+        && let Some(oldest) = (0..order.len()).min_by_key(|&at| order[at].3)
     {
-        prompts[..=oldest].rotate_right(1);
+        order[..=oldest].rotate_right(1);
     }
-    prompts
-        .into_iter()
+    let order = order.into_iter();
+    order
         .map(|(sequence, _, until, _)| (sequence, until))
+        .collect()
 }
 
 /// The image whose turn it is: of the prompt that was admitted first, with at most `rows` rows if it can be divided.
-pub(crate) fn plan_image(wants: &[Want], rows: u32) -> Option<Share> {
+pub(crate) fn image(wants: &[Want], rows: u32) -> Option<Share> {
     let images = wants.iter().filter_map(|want| match want.work {
         Work::Image { left, whole, turn } => {
             let tokens = if whole { left } else { left.min(rows.max(1)) };
@@ -114,15 +117,18 @@ pub(crate) fn plan_image(wants: &[Want], rows: u32) -> Option<Share> {
     images.min_by_key(|&(turn, _)| turn).map(|(_, share)| share)
 }
 
-/// The same as [`plan`], one sequence a batch: what a sequence computes then never depends on its neighbours.
-pub(crate) fn plan_alone(wants: &[Want], room: Room) -> Vec<Vec<Share>> {
-    let streams = wants
-        .iter()
-        .filter(|want| matches!(want.work, Work::Decode { .. }));
-    let mut batches: Vec<_> = streams.map(|&want| plan(&[want], room)).collect();
+/// The same, one sequence a batch: what a sequence computes then never depends on its neighbours.
+pub(crate) fn alone(wants: &[Want], first: First) -> Vec<Vec<Share>> {
+    let one = |want: &Want| streams(&[*want], u32::MAX);
+    let mut batches: Vec<_> = wants.iter().map(one).collect();
     // One prompt's chunk, and the whole of it: its borders decide its bits.
-    let first = prompts(wants, room).next();
-    batches.extend(first.map(|(sequence, tokens)| vec![Share { sequence, tokens }]));
+    let chunk = in_order(wants, first).into_iter().take(1);
+    batches.push(
+        chunk
+            .map(|(sequence, tokens)| Share { sequence, tokens })
+            .collect(),
+    );
+    batches.retain(|batch| !batch.is_empty());
     batches
 }
 
@@ -130,12 +136,6 @@ pub(crate) fn plan_alone(wants: &[Want], room: Room) -> Vec<Vec<Share>> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    const ROOM: Room = Room {
-        batch: 2048,
-        beside_streams: 512,
-        oldest_first: false,
-    };
 
     fn stream(sequence: u32) -> Want {
         Want {
@@ -155,43 +155,45 @@ mod tests {
         }
     }
 
-    fn shares(wants: &[Want], room: Room) -> Vec<(u32, u32)> {
-        let shares = plan(wants, room);
-        shares
-            .iter()
-            .map(|share| (share.sequence, share.tokens))
-            .collect()
+    fn plain(shares: &[Share]) -> Vec<(u32, u32)> {
+        let plain = shares.iter().map(|share| (share.sequence, share.tokens));
+        plain.collect()
+    }
+
+    fn next_prompts(wants: &[Want], most: u32, first: First) -> Vec<(u32, u32)> {
+        plain(&prompts(wants, most, first))
     }
 
     #[test]
     fn a_lone_prompt_fills_the_batch() {
-        assert_eq!(shares(&[prompt(0, 5000)], ROOM), [(0, 2048)]);
+        let wants = [prompt(0, 5000)];
+        assert_eq!(next_prompts(&wants, 2048, First::Shortest), [(0, 2048)]);
     }
 
     #[test]
-    fn a_prompt_beside_running_streams_gets_what_the_pace_allows() {
+    fn streams_have_a_batch_of_their_own() {
         let wants = [stream(0), prompt(1, 5000), stream(2)];
-        assert_eq!(shares(&wants, ROOM), [(0, 1), (1, 510), (2, 1)]);
+        assert_eq!(plain(&streams(&wants, 2048)), [(0, 1), (2, 1)]);
+        assert_eq!(next_prompts(&wants, 512, First::Shortest), [(1, 512)]);
     }
 
     #[test]
-    fn a_short_prompt_is_not_behind_a_long_one() {
+    fn a_short_prompt_is_not_behind_a_long_one_and_has_company_of_its_own_size() {
         let wants = [prompt(0, 9000), prompt(1, 100)];
-        assert_eq!(shares(&wants, ROOM), [(0, 1948), (1, 100)]);
+        let shares = next_prompts(&wants, 2048, First::Shortest);
+        assert_eq!(shares, [(0, 100), (1, 100)]);
+        let shares = next_prompts(&wants, 199, First::Shortest);
+        assert_eq!(shares, [(1, 100)]);
     }
 
     #[test]
     fn a_long_prompt_has_its_turn_before_short_ones() {
         let wants = [prompt(0, 9000), prompt(1, 100)];
-        let room = Room {
-            oldest_first: true,
-            ..ROOM
-        };
-        assert_eq!(shares(&wants, room), [(0, 2048)]);
+        assert_eq!(next_prompts(&wants, 2048, First::Oldest), [(0, 2048)]);
     }
 
     #[test]
-    fn a_prompt_stops_at_its_border_and_leaves_the_rest_to_the_next() {
+    fn a_prompt_stops_at_its_border_and_nobody_with_it_goes_further() {
         let bordered = Want {
             sequence: 0,
             work: Work::Prefill {
@@ -200,42 +202,32 @@ mod tests {
                 turn: 0,
             },
         };
-        assert_eq!(
-            shares(&[bordered, prompt(1, 9000)], ROOM),
-            [(0, 300), (1, 1748)]
-        );
+        let wants = [bordered, prompt(1, 9000), prompt(2, 9000)];
+        let shares = next_prompts(&wants, 2048, First::Shortest);
+        assert_eq!(shares, [(0, 300), (1, 300), (2, 300)]);
     }
 
     #[test]
     fn alone_means_one_sequence_in_each_batch_and_one_whole_chunk_of_a_prompt_a_round() {
         let wants = [prompt(0, 600), stream(1), prompt(2, 90), stream(3)];
-        let room = Room { batch: 512, ..ROOM };
-        let batches: Vec<Vec<_>> = plan_alone(&wants, room)
-            .iter()
-            .map(|batch| {
-                batch
-                    .iter()
-                    .map(|share| (share.sequence, share.tokens))
-                    .collect()
-            })
-            .collect();
-        assert_eq!(batches, [vec![(1, 1)], vec![(3, 1)], vec![(2, 90)]]);
+        let batches = alone(&wants, First::Shortest);
+        let batches: Vec<_> = batches.iter().map(|batch| plain(batch)).collect();
+        assert_eq!(batches, [[(1, 1)], [(3, 1)], [(2, 90)]]);
     }
 
     #[test]
     fn of_images_the_oldest_goes_and_only_one_that_may_be_divided_is() {
-        let image = |sequence, left, whole, turn| Want {
+        let one = |sequence, left, whole, turn| Want {
             sequence,
             work: Work::Image { left, whole, turn },
         };
-        let share =
-            |wants: &[Want]| plan_image(wants, 100).map(|share| (share.sequence, share.tokens));
+        let share = |wants: &[Want]| image(wants, 100).map(|share| (share.sequence, share.tokens));
         assert_eq!(
-            share(&[image(0, 300, false, 2), image(1, 300, false, 1)]),
+            share(&[one(0, 300, false, 2), one(1, 300, false, 1)]),
             Some((1, 100))
         );
-        assert_eq!(share(&[image(0, 300, true, 2)]), Some((0, 300)));
-        assert_eq!(share(&[image(0, 30, false, 2), stream(1)]), Some((0, 30)));
+        assert_eq!(share(&[one(0, 300, true, 2)]), Some((0, 300)));
+        assert_eq!(share(&[one(0, 30, false, 2), stream(1)]), Some((0, 30)));
         assert_eq!(share(&[stream(1), prompt(0, 10)]), None);
     }
 
@@ -255,32 +247,41 @@ mod tests {
         ]
     }
 
+    fn any_first() -> impl Strategy<Value = First> {
+        prop_oneof![Just(First::Shortest), Just(First::Oldest)]
+    }
+
     proptest! {
         #[test]
-        fn streams_always_run_prompts_always_move_and_the_batch_is_never_exceeded(
+        fn streams_always_run_prompts_always_move_and_no_batch_is_too_large(
             works in prop::collection::vec(any_want(), 1..64),
-            batch in 256u32..4096,
-            beside_streams in 0u32..4096,
-            oldest_first: bool,
+            most in 1u32..4096,
+            first in any_first(),
         ) {
             let wants: Vec<_> = (0..).zip(&works).map(|(sequence, &work)| Want { sequence, work }).collect();
-            let shares = plan(&wants, Room { batch, beside_streams, oldest_first });
-            prop_assert!(shares.iter().map(|share| share.tokens).sum::<u32>() <= batch);
-            prop_assert!(shares.is_sorted_by_key(|share| share.sequence));
-            let mut moved = false;
+            let streams = streams(&wants, 256);
+            let prompts = prompts(&wants, most, first);
+            for (shares, most) in [(&streams, 256), (&prompts, most)] {
+                prop_assert!(shares.iter().map(|share| share.tokens).sum::<u32>() <= most);
+                prop_assert!(shares.is_sorted_by_key(|share| share.sequence));
+            }
             for want in &wants {
-                let share = shares.iter().find(|share| share.sequence == want.sequence);
+                let share = |shares: &[Share]| {
+                    shares.iter().find(|share| share.sequence == want.sequence).map(|share| share.tokens)
+                };
+                let (streamed, prompted) = (share(&streams), share(&prompts));
                 match want.work {
-                    Work::Decode { rows } => prop_assert_eq!(share.map(|share| share.tokens), Some(rows)),
-                    Work::Prefill { until, .. } => if let Some(share) = share {
-                        prop_assert!(share.tokens >= 1 && share.tokens <= until);
-                        moved = true;
+                    Work::Decode { rows } => prop_assert_eq!((streamed, prompted), (Some(rows), None)),
+                    Work::Prefill { until, .. } => {
+                        prop_assert_eq!(streamed, None);
+                        prop_assert!(prompted.is_none_or(|tokens| tokens >= 1 && tokens <= until));
                     }
-                    Work::Image { .. } => prop_assert!(share.is_none()),
+                    Work::Image { .. } => prop_assert_eq!((streamed, prompted), (None, None)),
                 }
             }
-            let prompts = works.iter().any(|work| matches!(work, Work::Prefill { .. }));
-            prop_assert_eq!(moved, prompts);
+            let waits = works.iter().any(|work| matches!(work, Work::Prefill { .. }));
+            prop_assert_eq!(!prompts.is_empty(), waits);
+            prop_assert!(prompts.windows(2).all(|pair| pair[0].tokens == pair[1].tokens));
         }
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Worker<M: Model> {
     eog: Vec<Token>,
     rows: Vec<Row>,
     pace: Pace,
+    /// Times that batches were planned.
+    rounds: u64,
     done: Done,
     completions: Completions,
     /// Jobs ended when [`Self::completions`] was last told, and when that was.
@@ -64,6 +66,12 @@ impl<M: Model> Worker<M> {
             .filter_map(|id| Token::try_from(id).ok())
             .filter(|&token| vocab.is_eog(token))
             .collect();
+        let mut pace = Pace::default();
+        if let Some(time) = model.ubatch_time() {
+            // Twice: what was seen once only is not believed.
+            pace.observe(model.ubatch(), time, false);
+            pace.observe(model.ubatch(), time, false);
+        }
         Self {
             slots: (0..model.sequences()).map(Slot::new).collect(),
             queue: Queue::default(),
@@ -76,7 +84,8 @@ impl<M: Model> Worker<M> {
             tuning,
             inbox,
             shared,
-            pace: Pace::default(),
+            pace,
+            rounds: 0,
             done: Done::default(),
             completions: Completions::default(),
             told: (0, Instant::now()),

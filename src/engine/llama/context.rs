@@ -1,6 +1,10 @@
 //! A context: the KV caches, compute buffers and threads that decode batches.
 
-use std::{ptr, sync::Arc};
+use std::{
+    ptr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use llama_cpp_sys_2 as sys;
 
@@ -8,6 +12,7 @@ use super::{
     Buffer, LoadError, Sampler, Weights, backend,
     batch::{Batch, ImageBatch},
     choose,
+    copies::{self, Copies},
     guard::{self, Fault},
     params,
     question::Question,
@@ -38,6 +43,8 @@ pub struct Llama {
     image_batch: ImageBatch,
     /// Who is asked during a decode whether anybody still waits; llama.cpp holds its address.
     question: Question,
+    copies: Copies,
+    ubatch_time: Option<Duration>,
     candidates: Vec<sys::llama_token_data>,
     /// Threads that sample when there is much to sample.
     samplers: usize,
@@ -75,6 +82,8 @@ impl Llama {
             gpus: plan.gpus(),
             samplers: threads::decoding(config).clamp(1, 8) as usize,
             question: Question::new(),
+            copies: Copies::default(),
+            ubatch_time: None,
             candidates: Vec::with_capacity(weights.size() as usize),
             weights,
         };
@@ -98,6 +107,20 @@ impl Llama {
         self.clear();
         if self.gpu {
             self.warm_up_worst()?;
+            self.time_ubatch()?;
+        }
+        Ok(())
+    }
+
+    /// How long a whole ubatch takes, so that the first long prompt beside streams need not find out step by step.
+    fn time_ubatch(&mut self) -> Result<(), LoadError> {
+        let rows = step(1, 0, self.config.ubatch.min(self.config.context));
+        for _ in 0..2 {
+            let began = Instant::now(); // the first time loads kernels
+            let outcome = self.warm(&rows);
+            self.ubatch_time = Some(began.elapsed());
+            self.clear();
+            outcome?;
         }
         Ok(())
     }
@@ -213,6 +236,10 @@ impl Model for Llama {
         }
     }
 
+    fn ubatch_time(&self) -> Option<Duration> {
+        self.ubatch_time
+    }
+
     fn outputs(&self) -> usize {
         params::outputs(&self.config) as usize
     }
@@ -263,10 +290,21 @@ impl Model for Llama {
         }
     }
 
+    fn copy(&mut self, from: u32, to: u32, computed: u32) -> bool {
+        // SAFETY: the context is valid and the sequences are its own.
+        copies::pays(computed, self.config.context, self.gpu)
+            && unsafe { self.copies.ask(self.context, from, to) }
+    }
+
     fn save(&mut self, sequence: u32, part: Part) -> Option<Vec<u8>> {
+        if !self.copies.readable(sequence) {
+            return None;
+        }
         let sequence = i32::try_from(sequence).ok()?;
         // SAFETY: the context is valid and `sequence` is one of its own.
+        let began = Instant::now();
         let saved = unsafe { guard::save(self.context, sequence, part) };
+        tracing::trace!(bytes = saved.as_ref().map_or(0, Vec::len), took = ?began.elapsed(), "saved");
         saved
             .inspect_err(|fault| tracing::warn!(?fault, "a sequence's state could not be saved"))
             .ok()
@@ -276,8 +314,14 @@ impl Model for Llama {
         let Ok(id) = i32::try_from(sequence) else {
             return false;
         };
+        if !self.copies.replaceable(sequence) {
+            self.truncate(sequence, 0);
+            return false;
+        }
         // SAFETY: as above; states never outlive the model they were saved from.
+        let began = Instant::now();
         let restored = unsafe { guard::restore(self.context, id, part, state) };
+        tracing::trace!(bytes = state.len(), took = ?began.elapsed(), "restored");
         if let Err(fault) = &restored {
             tracing::warn!(?fault, "a sequence's state could not be restored");
             self.truncate(sequence, 0);
@@ -289,6 +333,7 @@ impl Model for Llama {
         // SAFETY: nothing else holds the context.
         unsafe { sys::llama_free(self.context) };
         self.context = ptr::null_mut();
+        self.copies.made();
         self.context = self
             .make_context()
             .map_err(|error| DecodeError::Broken(error.to_string()))?;
@@ -355,6 +400,9 @@ impl Llama {
         // SAFETY: the context is valid and ours; the caller vouches for the batch.
         let decode = || unsafe { guard::decode(context, batch) };
         let outcome = self.question.during(abandoned, decode);
+        if !matches!(outcome, Err(Fault::Code(-1))) {
+            self.copies.made(); // what is refused is so before anything is done
+        }
         outcome.map_err(|fault| match fault {
             Fault::Code(1) => DecodeError::Full,
             Fault::Code(2) => DecodeError::Abandoned,

@@ -210,6 +210,10 @@ impl<M: Model> Worker<M> {
             let reach = leader.prefix.reach(tenant, prompt, self.cuts());
             if same && reach >= follow.common {
                 let source = Source::Slot(follow.slot);
+                if self.copy(source, at, reach) {
+                    self.settle(at, None);
+                    continue;
+                }
                 if taken.as_ref().is_none_or(|(from, _)| *from != source) {
                     taken = self.state_of(source).map(|state| (source, state));
                 }
@@ -220,10 +224,8 @@ impl<M: Model> Worker<M> {
             } else if !same || leader.active.is_none() || leader.computed() >= follow.common {
                 let (job, admission) = (active.job.clone(), self.slots[at].admission);
                 let found = self.seek(&job, admission);
-                if found.reach > self.slots[at].computed()
-                    && let Some(state) = self.state_of(found.source)
-                {
-                    self.put(at, &state, found.reach);
+                if found.reach > self.slots[at].computed() {
+                    self.take_over(found.source, found.reach, at);
                 }
                 self.settle(at, found.follow);
             }

@@ -25,16 +25,47 @@ impl<M: Model> Worker<M> {
             }
             return self.cut(at, reach);
         }
-        let state = if reach < WORTH_BRINGING {
-            None
-        } else {
-            self.state_of(source)
+        // What is found in the store may go when something else comes into it.
+        let state = match source {
+            Source::Stored(_) if reach >= WORTH_BRINGING => self.state_of(source),
+            _ => None,
         };
         self.put_aside(at);
         self.empty(at);
-        if let Some(state) = &state {
-            self.put(at, state, reach);
+        match &state {
+            Some(state) => self.put(at, state, reach),
+            None if reach >= WORTH_BRINGING => self.take_over(source, reach, at),
+            None => {}
         }
+    }
+
+    /// Makes the free sequence `at` hold the first `reach` tokens of `source`, or nothing.
+    pub(super) fn take_over(&mut self, source: Source, reach: usize, at: usize) {
+        if !self.copy(source, at, reach)
+            && let Some(state) = self.state_of(source)
+        {
+            self.put(at, &state, reach);
+        }
+    }
+
+    /// The same, without a way through host memory: a sequence's state as it is now, or cut back.
+    pub(super) fn copy(&mut self, source: Source, at: usize, reach: usize) -> bool {
+        let Source::Slot(from) = source else {
+            return false;
+        };
+        let computed = self.slots[from].computed();
+        if from == at || !(self.model.cuts_anywhere() || computed == reach) {
+            return false;
+        }
+        self.empty(at);
+        let source = &self.slots[from];
+        let (from, to) = (source.sequence, self.slots[at].sequence);
+        if !self.model.copy(from, to, small(computed)) {
+            return false;
+        }
+        self.slots[at].prefix = source.prefix.clone();
+        self.cut(at, reach);
+        self.slots[at].computed() == reach
     }
 
     /// The whole state of another sequence, running or put aside.

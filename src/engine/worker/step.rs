@@ -9,7 +9,7 @@ use super::{Dead, Worker};
 use crate::engine::{
     Failed, Finish, media,
     model::{Choice, Chosen, DecodeError, Model, SampleError, Sampled},
-    plan::{self, Room, Share, Want, Work},
+    plan::{self, First, Share, Want, Work},
     slot::{Active, small},
 };
 
@@ -23,6 +23,7 @@ const MOST_FORCED: usize = 24;
 
 impl<M: Model> Worker<M> {
     pub(super) fn step(&mut self) -> Result<(), Dead> {
+        self.rounds += 1;
         self.catch_up();
         self.guess();
         for shares in self.plan() {
@@ -76,8 +77,10 @@ impl<M: Model> Worker<M> {
                 let rows = image.map_or(self.rows.len(), |image| image.count);
                 self.pace.observe(rows, began.elapsed(), generating);
                 let prefill = self.prompt_rows(shares);
+                let computed = began.elapsed();
                 self.commit(shares);
                 self.count(prefill, began.elapsed());
+                tracing::trace!(rows, prefill, ?computed, whole = ?began.elapsed(), "step");
                 Ok(true)
             }
             Err(DecodeError::Abandoned) => {
@@ -174,62 +177,48 @@ impl<M: Model> Worker<M> {
                 work,
             })
         };
-        let rows = small(if grid > 1 {
-            self.model.ubatch()
+        let first = if self.rounds.is_multiple_of(TURN_OF_THE_OLDEST) {
+            First::Oldest
         } else {
-            self.model.prompt_rows()
-        });
-        let ubatch = small(self.model.ubatch());
-        let mut room = Room {
-            batch: rows,
-            beside_streams: rows,
-            oldest_first: self.done.steps % TURN_OF_THE_OLDEST == TURN_OF_THE_OLDEST - 1,
+            First::Shortest
         };
-        let most = small(self.model.batch());
+        let ubatch = small(self.model.ubatch());
         while let Some(&suspect) = self.suspects.front() {
             if let Some(want) = want(&self.slots[suspect as usize]) {
-                let room = Room {
-                    batch: most,
-                    ..room
-                };
-                let image = plan::plan_image(&[want], rows).map(|share| vec![share]);
-                return vec![image.unwrap_or_else(|| plan::plan(&[want], room))];
+                let wants = [want];
+                let mut batch = plan::streams(&wants, small(self.model.batch()));
+                batch.extend(plan::prompts(&wants, ubatch, first));
+                batch.extend(plan::image(&wants, ubatch));
+                return vec![batch];
             }
             self.suspects.pop_front();
         }
         let wants: Vec<_> = self.slots.iter().filter_map(want).collect();
-        if wants.is_empty() {
-            return Vec::new();
-        }
         if grid > 1 {
-            let mut batches = plan::plan_alone(&wants, room);
-            batches.extend(plan::plan_image(&wants, rows).map(|share| vec![share]));
+            let mut batches = plan::alone(&wants, first);
+            batches.extend(plan::image(&wants, ubatch).map(|share| vec![share]));
             return batches;
         }
-        let streams = wants.iter().filter_map(|want| match want.work {
-            Work::Decode { rows } => Some(rows),
-            Work::Prefill { .. } | Work::Image { .. } => None,
-        });
-        let streams: u32 = streams.sum();
-        // A batch holds at least every stream's rows.
-        room.batch = room.batch.max(streams + 1).min(most);
-        let gap = self.tuning.max_gap.unwrap_or_else(|| self.pace.usual_gap());
-        room.beside_streams = self.pace.rows_within(gap, streams, rows);
-        let any = |kind: fn(&Work) -> bool| wants.iter().any(|want| kind(&want.work));
-        let images = any(|work| matches!(work, Work::Image { .. }));
-        let mut image_rows = ubatch;
-        if images && streams > 0 {
-            // One gap for both: an image's batch comes after that of the streams and the text beside them.
-            image_rows = room.beside_streams.saturating_sub(streams);
-            if any(|work| matches!(work, Work::Prefill { .. })) {
-                image_rows /= 2;
-                room.beside_streams = (room.beside_streams - image_rows).max(1);
+        let streams = plan::streams(&wants, small(self.model.batch()));
+        let (mut prompt_rows, mut image_rows) = (small(self.model.prompt_rows()), ubatch);
+        if !streams.is_empty() {
+            let gap = self.tuning.max_gap.unwrap_or_else(|| self.pace.usual_gap());
+            let rows = self.pace.rows_beside_streams(gap, prompt_rows);
+            (prompt_rows, image_rows) = (rows, rows.min(ubatch));
+            let any = |kind: fn(&Work) -> bool| wants.iter().any(|want| kind(&want.work));
+            if any(|work| matches!(work, Work::Image { .. }))
+                && any(|work| matches!(work, Work::Prefill { .. }))
+            {
+                // One gap for both.
+                image_rows = (image_rows / 2).max(1);
+                prompt_rows = (prompt_rows / 2).max(1);
             }
         }
-        let text = plan::plan(&wants, room);
-        let image = plan::plan_image(&wants, image_rows.min(ubatch)).map(|share| vec![share]);
-        let text = (!text.is_empty()).then_some(text);
-        text.into_iter().chain(image).collect()
+        let prompts = plan::prompts(&wants, prompt_rows, first);
+        let image = plan::image(&wants, image_rows).into_iter().collect();
+        let mut batches = vec![streams, prompts, image];
+        batches.retain(|batch| !batch.is_empty());
+        batches
     }
 
     fn commit(&mut self, shares: &[Share]) {
