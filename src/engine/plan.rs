@@ -9,8 +9,13 @@ pub(crate) struct Want {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// A running stream: this many rows, all of them or none.
-    Decode { rows: u32 },
+    /// A running stream.
+    Decode {
+        /// Rows to compute; at least 1. More than one are tokens that a grammar left no choice about, and guesses.
+        rows: u32,
+        /// Whether they must all be computed at once.
+        whole: bool,
+    },
     /// An image of a prompt, which goes into a batch of its own.
     Image {
         /// Rows still to compute; at least 1.
@@ -46,18 +51,23 @@ pub(crate) enum First {
     Oldest,
 }
 
-/// The batch of the running streams, at most `most` rows; ascending by sequence, as llama.cpp batches best.
+/// The batch of the running streams, at most `most` rows; ascending by sequence, as llama.cpp batches best. Those that have
+/// more rows than others wait with the rest, so that all are computed together.
 pub(crate) fn streams(wants: &[Want], most: u32) -> Vec<Share> {
+    let rows = wants.iter().filter_map(|want| match want.work {
+        Work::Decode { rows, .. } => Some(rows),
+        Work::Prefill { .. } | Work::Image { .. } => None,
+    });
+    let least = rows.min().unwrap_or(0);
     let mut left = most;
-    let shares = wants.iter().filter_map(|want| match want.work {
-        Work::Decode { rows } if rows <= left => {
-            left -= rows;
-            Some(Share {
-                sequence: want.sequence,
-                tokens: rows,
-            })
-        }
-        _ => None,
+    let shares = wants.iter().filter_map(|want| {
+        let Work::Decode { rows, whole } = want.work else {
+            return None;
+        };
+        let tokens = if whole { rows } else { least };
+        left = left.checked_sub(tokens)?;
+        let sequence = want.sequence;
+        Some(Share { sequence, tokens })
     });
     let mut shares: Vec<_> = shares.collect();
     shares.sort_unstable_by_key(|share| share.sequence);
@@ -140,7 +150,10 @@ mod tests {
     fn stream(sequence: u32) -> Want {
         Want {
             sequence,
-            work: Work::Decode { rows: 1 },
+            work: Work::Decode {
+                rows: 1,
+                whole: false,
+            },
         }
     }
 
@@ -175,6 +188,18 @@ mod tests {
         let wants = [stream(0), prompt(1, 5000), stream(2)];
         assert_eq!(plain(&streams(&wants, 2048)), [(0, 1), (2, 1)]);
         assert_eq!(next_prompts(&wants, 512, First::Shortest), [(1, 512)]);
+    }
+
+    #[test]
+    fn streams_with_more_to_compute_wait_with_what_the_others_do_not_have() {
+        let more = |sequence, rows, whole| Want {
+            sequence,
+            work: Work::Decode { rows, whole },
+        };
+        let wants = [stream(0), more(1, 5, false), more(2, 3, true)];
+        assert_eq!(plain(&streams(&wants, 256)), [(0, 1), (1, 1), (2, 3)]);
+        let wants = [more(0, 3, false), more(1, 5, false)];
+        assert_eq!(plain(&streams(&wants, 256)), [(0, 3), (1, 3)]);
     }
 
     #[test]
@@ -233,7 +258,7 @@ mod tests {
 
     fn any_want() -> impl Strategy<Value = Work> {
         prop_oneof![
-            (1u32..4).prop_map(|rows| Work::Decode { rows }),
+            (1u32..4, any::<bool>()).prop_map(|(rows, whole)| Work::Decode { rows, whole }),
             (1u32..4000, any::<bool>(), 0u64..9).prop_map(|(left, whole, turn)| Work::Image {
                 left,
                 whole,
@@ -271,7 +296,11 @@ mod tests {
                 };
                 let (streamed, prompted) = (share(&streams), share(&prompts));
                 match want.work {
-                    Work::Decode { rows } => prop_assert_eq!((streamed, prompted), (Some(rows), None)),
+                    Work::Decode { rows, whole } => {
+                        prop_assert_eq!(prompted, None);
+                        let tokens = streamed.unwrap_or(0);
+                        prop_assert!(tokens == rows || !whole && tokens >= 1 && tokens < rows);
+                    }
                     Work::Prefill { until, .. } => {
                         prop_assert_eq!(streamed, None);
                         prop_assert!(prompted.is_none_or(|tokens| tokens >= 1 && tokens <= until));

@@ -166,11 +166,15 @@ impl<S> Slot<S> {
         }
         if computed >= prompt && grid > 1 {
             // One after the other, as they were computed when they were generated.
-            return Some(Work::Decode { rows: 1 });
+            return Some(Work::Decode {
+                rows: 1,
+                whole: true,
+            });
         }
         if computed >= prompt && pending <= MOST_AT_ONCE {
             return Some(Work::Decode {
                 rows: small(pending + active.guesses.len()),
+                whole: !active.guesses.is_empty(),
             });
         }
         let mut end = active.tokens.len();

@@ -73,10 +73,10 @@ impl<M: Model> Worker<M> {
         };
         match outcome {
             Ok(()) => {
-                let generating = image.is_none() && self.rows.iter().all(|row| row.logits);
                 let rows = image.map_or(self.rows.len(), |image| image.count);
-                self.pace.observe(rows, began.elapsed(), generating);
                 let prefill = self.prompt_rows(shares);
+                let generating = image.is_none() && prefill == 0;
+                self.pace.observe(rows, began.elapsed(), generating);
                 let computed = began.elapsed();
                 self.commit(shares);
                 self.count(prefill, began.elapsed());
@@ -127,7 +127,7 @@ impl<M: Model> Worker<M> {
             if let Some(active) = &mut slot.active {
                 active.guesses.clear(); // of a step that failed
             }
-            if let Some(Work::Decode { rows }) = slot.work(1) {
+            if let Some(Work::Decode { rows, .. }) = slot.work(1) {
                 running += 1;
                 room = room.saturating_sub(rows as usize);
             }
