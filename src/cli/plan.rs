@@ -12,6 +12,8 @@ use std::{
     process::ExitCode,
 };
 
+use signal_hook::low_level;
+
 use self::terminal::Terminal;
 use super::{
     Exit, complain,
@@ -67,6 +69,7 @@ impl From<&PlanError> for Exit {
             PlanError::Svg { .. } | PlanError::Output(_) => Self::Failure,
             PlanError::Locate(error) => error.into(),
             PlanError::Fit(fit::FitError::Load(llama::LoadError::File { .. })) => Self::BadModel,
+            PlanError::Fit(fit::FitError::Worker(unusable)) => unusable.into(),
             PlanError::Engine(_) | PlanError::Fit(_) => Self::CannotWork,
         }
     }
@@ -97,7 +100,10 @@ fn plan(loaded: &Loaded) -> Result<Plan, PlanError> {
     let origins = super::origins(loaded, Absent::Refuse);
     let model = present(&origins.model)?;
     let projector = origins.projector.as_ref().map(present).transpose()?;
-    llama::init(|why| eprintln!("error: {why}"))?;
+    llama::init(|why| {
+        eprintln!("error: the engine died: {why}");
+        low_level::exit(Exit::EngineDied.into())
+    })?;
     let files = Files {
         model: &model,
         projector: projector.as_deref(),
