@@ -70,7 +70,7 @@ install_server() {
     cp -rL "$build"/{llm-server,lib,backends} "$root/usr/lib/llm-server/"
     ln -sf ../lib/llm-server/llm-server "$root/usr/bin/llm-server"
     cp contrib/systemd/*.{service,socket} "$root/usr/lib/systemd/system/"
-    cp contrib/systemd/{gpu,api-keys}.conf "$root/root/"
+    cp contrib/systemd/*.conf "$root/root/"
     configure ''
     inside systemctl daemon-reload
 }
