@@ -74,9 +74,9 @@ in
     system.checks = lib.concatMap (unit: unit.checks) made;
 
     networking.firewall.allowedTCPPorts =
-      lib.concatMap (
-        one: lib.optional (one.openFirewall && one.address.port != null) one.address.port
-      ) (lib.attrValues running)
+      lib.concatMap (one: lib.optional (one.openFirewall && one.address.port != null) one.address.port) (
+        lib.attrValues running
+      )
       ++ worker.ports cfg;
 
     # Its device node must be there before the service starts.

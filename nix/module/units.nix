@@ -90,7 +90,16 @@ let
     "+${setProperties} MemoryMax=infinity MemoryLow=0"
     # A plan that fails is told by the server.
     "-${pkgs.writeShellScript "${unit}-plan" ''
-      exec ${lib.escapeShellArgs ([ program "plan" "--memory" ] ++ arguments)} > "$RUNTIME_DIRECTORY/memory"
+      exec ${
+        lib.escapeShellArgs (
+          [
+            program
+            "plan"
+            "--memory"
+          ]
+          ++ arguments
+        )
+      } > "$RUNTIME_DIRECTORY/memory"
     ''}"
     "-+${pkgs.writeShellScript "${unit}-limit" ''
       exec ${setProperties} $(${pkgs.gnugrep}/bin/grep -xE '(${
@@ -131,10 +140,11 @@ in
       description = "llm-server (${name})";
       requires = [ "${unit}.socket" ] ++ lib.optional isFetched "${modelsUnit}.service";
       wants = lib.optional (workers != [ ]) "network-online.target";
-      after =
-        [ "${unit}.socket" ]
-        ++ lib.optional isFetched "${modelsUnit}.service"
-        ++ lib.optional (workers != [ ]) "network-online.target";
+      after = [
+        "${unit}.socket"
+      ]
+      ++ lib.optional isFetched "${modelsUnit}.service"
+      ++ lib.optional (workers != [ ]) "network-online.target";
       wantedBy = lib.optional one.autoStart "multi-user.target";
       # Restarted in place, so that the socket stays open.
       stopIfChanged = false;

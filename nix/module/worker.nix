@@ -74,7 +74,10 @@ in
       }
     ];
 
-  ports = cfg: lib.optional (cfg.rpcWorker.enable && cfg.rpcWorker.openFirewall) (listen cfg.rpcWorker.listen).port;
+  ports =
+    cfg:
+    lib.optional (cfg.rpcWorker.enable && cfg.rpcWorker.openFirewall)
+      (listen cfg.rpcWorker.listen).port;
 
   services =
     cfg:
@@ -88,7 +91,8 @@ in
         wants = [ "network-online.target" ];
         after = [ "network-online.target" ];
         environment =
-          lib.optionalAttrs cfg.cuda { CUDA_CACHE_PATH = "/var/cache/llm-server-rpc/cuda"; } // cfg.environment;
+          lib.optionalAttrs cfg.cuda { CUDA_CACHE_PATH = "/var/cache/llm-server-rpc/cuda"; }
+          // cfg.environment;
         serviceConfig =
           hardening.worker
           // lib.optionalAttrs cfg.cuda hardening.gpu

@@ -142,8 +142,7 @@ let
         // settings;
       };
     };
-  lent =
-    settings: (lending settings).config.systemd.services.llm-server-rpc.serviceConfig;
+  lent = settings: (lending settings).config.systemd.services.llm-server-rpc.serviceConfig;
   lendsNot =
     settings: part:
     has part (
@@ -305,13 +304,15 @@ let
       (distributed [ ]).PrivateNetwork && (distributed [ ]).IPAddressDeny == "any";
     "workers may stand beside a configuration file, which the units cannot read" =
       has "--set=engine.rpc = [\\\"10.0.0.2:50052\\\"]"
-        (start (server {
-          configFile = ../../config.ncl;
-          settings = {
-            model.name = tiny;
-            engine.rpc = [ "10.0.0.2:50052" ];
-          };
-        }) "llm-server");
+        (
+          start (server {
+            configFile = ../../config.ncl;
+            settings = {
+              model.name = tiny;
+              engine.rpc = [ "10.0.0.2:50052" ];
+            };
+          }) "llm-server"
+        );
     "a machine that only lends has no server" =
       let
         services = (lending { }).config.systemd.services;
