@@ -16,7 +16,7 @@ let
   };
   rules = import ./module/rules.nix { inherit config lib; };
   units = import ./module/units.nix { inherit lib pkgs utils; };
-  worker = import ./module/worker.nix { inherit lib pkgs utils; };
+  worker = import ./module/worker.nix { inherit lib utils; };
 
   # The plain options are an instance like the others.
   running = lib.filterAttrs (_: one: one.enable) ({ default = cfg; } // cfg.instances);

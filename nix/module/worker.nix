@@ -1,9 +1,5 @@
 # `services.llm-server.rpcWorker`: lends this machine's devices to the server of another one.
-{
-  lib,
-  pkgs,
-  utils,
-}:
+{ lib, utils }:
 let
   inherit (lib) mkOption types;
   hardening = import ./hardening.nix;
