@@ -4,6 +4,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    process::ExitStatus,
 };
 
 fn main() {
@@ -86,7 +87,7 @@ fn compile_rpc(source: &Path, engine: &Path) {
     let _ = fs::remove_file(&plugin);
     let status = command.arg(&plugin).status();
     assert!(
-        status.as_ref().is_ok_and(|status| status.success()),
+        status.as_ref().is_ok_and(ExitStatus::success),
         "the RPC backend was not compiled: {status:?} from {command:?}"
     );
 }

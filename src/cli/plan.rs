@@ -47,7 +47,7 @@ pub struct Args {
     /// One JSON object, as `plan` in the answer of `GET /props`; sizes are bytes.
     #[arg(long)]
     json: bool,
-    /// Only how much memory of the machine a service manager may hold the server to: MemoryMax= and MemoryLow=, in bytes.
+    /// Only how much memory of the machine a service manager may hold the server to: `MemoryMax=` and `MemoryLow=`, in bytes.
     ///
     /// The first is what the plan puts there and everything that the configuration bounds: kept prompts (cache.ram has to
     /// be a number), kept answers, images, and the bodies of requests that run or wait. The second is the plan alone.

@@ -4,7 +4,10 @@ use std::fmt;
 
 use crate::{
     config::Config,
-    engine::{fit::Plan, task::Task},
+    engine::{
+        fit::{Device, Plan},
+        task::Task,
+    },
 };
 
 /// The program, its libraries and threads: 60–150 MiB were seen beside the planned buffers.
@@ -29,7 +32,7 @@ pub(super) struct Unbounded;
 
 pub(super) fn limits(plan: &Plan, config: &Config) -> Result<Limits, Unbounded> {
     let host = plan.devices.iter().filter(|device| !device.is_gpu());
-    let low = host.clone().map(|device| device.used()).sum();
+    let low = host.clone().map(Device::used).sum();
     let margin: u64 = host.map(|device| device.margin).sum();
     let prompts = match plan.settings.task {
         Task::Generate => u64::from(config.cache.ram.ok_or(Unbounded)?) << 20,
