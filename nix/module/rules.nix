@@ -36,8 +36,10 @@ let
     [
       {
         assertion =
-          builtins.match "[a-z0-9]([a-z0-9-]*[a-z0-9])?" name != null && !lib.hasPrefix "models-" name;
-        message = "${this}: the name of an instance is part of the names of its units: small letters, digits and '-', and not beginning with 'models-'";
+          builtins.match "[a-z0-9]([a-z0-9-]*[a-z0-9])?" name != null
+          && !lib.hasPrefix "models-" name
+          && name != "rpc";
+        message = "${this}: the name of an instance is part of the names of its units: small letters, digits and '-', not 'rpc', and not beginning with 'models-'";
       }
       {
         assertion = settings.model.name != null || one.configFile != null;

@@ -231,6 +231,14 @@ let
       };
     } "small letters";
 
+    "an instance that would take the worker's unit is refused" = refuses {
+      settings.model.name = tiny;
+      instances.rpc = {
+        package = stub;
+        settings.model.name = tiny;
+      };
+    } "not 'rpc'";
+
     "keys reach the service as credentials" =
       public.systemd.services.llm-server.serviceConfig.LoadCredential
       == [ "api-keys-0:/run/secrets/keys" ];
