@@ -12,6 +12,8 @@ use crate::{
 
 /// The program, its libraries and threads: 60–150 MiB were seen beside the planned buffers.
 const PROCESS: u64 = 256 << 20;
+/// What a GPU's driver and libraries take of the host's memory; generous, for a limit that kills helps nobody.
+const DRIVER: u64 = 1 << 30;
 /// Images that are decoded at a time, and what a pixel takes meanwhile (`limits.image_pixels`).
 const DECODED_BYTES: u64 = 2 * 11;
 
@@ -46,8 +48,9 @@ pub(super) fn limits(plan: &Plan, config: &Config) -> Result<Limits, Unbounded> 
     };
     let requests = u64::from(config.limits.queue + plan.parallel) * config.limits.body_bytes;
     let kept = config.limits.responses_bytes;
+    let driver = if plan.uses_gpu() { DRIVER } else { 0 };
     Ok(Limits {
-        max: low + margin + PROCESS + prompts + images + requests + kept,
+        max: low + margin + PROCESS + driver + prompts + images + requests + kept,
         low,
     })
 }
@@ -97,6 +100,19 @@ mod tests {
         for (limits, bytes) in more {
             assert_eq!((limits.max, limits.low), (least.max + bytes, least.low));
         }
+    }
+
+    #[test]
+    fn a_gpu_takes_of_the_machine_more_than_its_column_says() {
+        let plan = examples::two_gpus();
+        let host = plan.devices.last().unwrap();
+        let settings =
+            "cache.ram = 0, limits = {queue = 0, body_bytes = 1024, responses_bytes = 0}";
+        let limits = limits(&plan, &config(settings)).unwrap();
+        assert_eq!(limits.low, host.used());
+        let bodies = 1024 * u64::from(plan.parallel);
+        let rest = limits.max - limits.low - host.margin - bodies;
+        assert_eq!(rest, PROCESS + DRIVER);
     }
 
     #[test]
