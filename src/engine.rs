@@ -22,6 +22,7 @@ pub(crate) mod prefix;
 mod pulse;
 pub(crate) mod queue;
 mod reply;
+pub mod rpc;
 pub mod sample;
 pub(crate) mod sequences;
 mod shared;
