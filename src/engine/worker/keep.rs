@@ -125,14 +125,14 @@ impl<M: Model> Worker<M> {
         done
     }
 
-    fn empty(&mut self, at: usize) {
+    pub(super) fn empty(&mut self, at: usize) {
         let slot = &mut self.slots[at];
         self.model.truncate(slot.sequence, 0);
         slot.prefix.truncate(0);
     }
 
     /// Keeps a free sequence's state in host memory before it is overwritten.
-    fn put_aside(&mut self, at: usize) {
+    pub(super) fn put_aside(&mut self, at: usize) {
         let slot = &self.slots[at];
         if slot.computed() < WORTH_KEEPING || self.store.covers(&slot.prefix) {
             return;
@@ -169,7 +169,7 @@ impl<M: Model> Worker<M> {
     }
 
     /// Lets what is longest unused go until `more` bytes fit; nothing of the sequence `but` goes.
-    fn make_room(&mut self, more: usize, but: usize) -> bool {
+    pub(super) fn make_room(&mut self, more: usize, but: usize) -> bool {
         while self.weigh() + more > self.tuning.cache_bytes {
             if !self.store.drop_oldest() && !self.drop_oldest_checkpoint(but) {
                 return false;
