@@ -4,7 +4,7 @@ use std::{cmp::Reverse, sync::Arc};
 
 use super::{Worker, admit::Source};
 use crate::engine::{
-    media,
+    Failed, media,
     model::{Model, Part},
     prefix::{Checkpoint, Prefix},
     slot::small,
@@ -150,6 +150,27 @@ impl<M: Model> Worker<M> {
             let at = prefix.tokens.len();
             prefix.add(Checkpoint { at, state });
             self.publish_weight();
+        }
+    }
+
+    /// Brings a sequence's state into the order in which it would come out of a cache: what is computed next shall have
+    /// the same bits either way.
+    pub(super) fn lay_out(&mut self, at: usize) {
+        if !self.model.layout_varies() {
+            return;
+        }
+        let slot = &self.slots[at];
+        let (sequence, prefix) = (slot.sequence, &slot.prefix);
+        let kept = prefix.checkpoint(prefix.tokens.len());
+        let kept = kept.filter(|checkpoint| checkpoint.at == prefix.tokens.len());
+        let state = match kept {
+            Some(checkpoint) => Some(Arc::clone(&checkpoint.state)),
+            None => self.model.save(sequence, Part::Rest).map(Arc::new),
+        };
+        if !state.is_some_and(|state| self.model.restore(sequence, Part::Rest, &state)) {
+            self.empty(at);
+            let why = "its state could not be kept reproducible";
+            self.slots[at].fail(Failed::Decode(why.into()));
         }
     }
 
