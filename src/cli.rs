@@ -138,7 +138,11 @@ impl From<&Failure> for Exit {
             Failure::Listen(_)
             | Failure::System(_)
             | Failure::Load(LoadFailure::Engine(LoadError::Cancelled)) => Self::Failure,
-            Failure::File { .. } | Failure::NoKeys { .. } | Failure::Defaults(_) => Self::Usage,
+            Failure::File { .. }
+            | Failure::Folder { .. }
+            | Failure::NoFolder
+            | Failure::NoKeys { .. }
+            | Failure::Defaults(_) => Self::Usage,
             Failure::Locate(error) => error.into(),
             Failure::Load(
                 LoadFailure::Engine(LoadError::File { .. })
