@@ -4,6 +4,7 @@
 //! Dropping the receiver of the events is the only way to cancel. Models that embed or rank have a border of their
 //! own in [`embed`].
 
+mod adapters;
 mod budget;
 pub mod constrain;
 pub mod embed;
@@ -45,6 +46,7 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+pub use adapters::{Adapters, Scaled, Set};
 pub use budget::Budget;
 pub use enough::Enough;
 pub use job::{

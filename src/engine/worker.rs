@@ -3,6 +3,7 @@
 mod admit;
 mod keep;
 mod step;
+mod turns;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,8 +14,9 @@ use std::{
 
 use tokio::sync::mpsc;
 
+use self::turns::Turns;
 use super::{
-    Done, Failed, Shared, Submitted, Token, Tuning,
+    Done, Failed, Set, Shared, Submitted, Token, Tuning,
     model::{Model, Row},
     pace::Pace,
     prefix::Cuts,
@@ -43,6 +45,9 @@ pub(crate) struct Worker<M: Model> {
     pace: Pace,
     /// Times that batches were planned.
     rounds: u64,
+    turns: Turns,
+    /// The adapters of the latest batch.
+    worn: Set,
     done: Done,
     completions: Completions,
     /// Jobs ended when [`Self::completions`] was last told, and when that was.
@@ -86,6 +91,8 @@ impl<M: Model> Worker<M> {
             shared,
             pace,
             rounds: 0,
+            turns: Turns::default(),
+            worn: Set::PLAIN,
             done: Done::default(),
             completions: Completions::default(),
             told: (0, Instant::now()),

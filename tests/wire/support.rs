@@ -15,7 +15,7 @@ use axum::{
     response::Response,
 };
 use llm_server::{
-    api::{Early, Identity, Key, Scale, Service, Settings, Stage, Surface, Work},
+    api::{Early, Identity, Key, Loras, Scale, Service, Settings, Stage, Surface, Work},
     chat::Chat,
     config::{Any, Limits, Origins},
     engine::{
@@ -46,6 +46,7 @@ pub(crate) struct Setup {
     pub(crate) keys: Vec<Key>,
     pub(crate) origins: Origins,
     pub(crate) aliases: Vec<String>,
+    pub(crate) loras: Loras,
     pub(crate) limits: Limits,
     pub(crate) plan: Value,
     /// Of chats, in Jinja.
@@ -65,6 +66,7 @@ impl Default for Setup {
             keys: Vec::new(),
             origins: Origins::Every(Any::Any),
             aliases: Vec::new(),
+            loras: Loras::default(),
             plan: Value::Null,
             template: TEMPLATE,
             fim: Fim::default(),
@@ -103,6 +105,7 @@ impl Setup {
             keys,
             origins,
             aliases,
+            loras,
             limits,
             plan,
             template,
@@ -123,7 +126,14 @@ impl Setup {
             chat: Chat::from_template(template, "", "").unwrap(),
             vision,
         };
-        let (router, stage) = routed(work, (fim, about), aliases, plan, limits, (keys, origins));
+        let (router, stage) = routed(
+            work,
+            (fim, about),
+            (aliases, loras),
+            plan,
+            limits,
+            (keys, origins),
+        );
         Server {
             router,
             stage,
@@ -138,6 +148,7 @@ impl Setup {
             keys,
             origins,
             aliases,
+            loras,
             limits,
             plan,
             fim,
@@ -160,7 +171,14 @@ impl Setup {
             },
             _ => Work::Embed { engine },
         };
-        let (router, stage) = routed(work, (fim, about), aliases, plan, limits, (keys, origins));
+        let (router, stage) = routed(
+            work,
+            (fim, about),
+            (aliases, loras),
+            plan,
+            limits,
+            (keys, origins),
+        );
         Reader {
             router,
             stage,
@@ -172,7 +190,7 @@ impl Setup {
 fn routed(
     work: Work,
     (fim, about): (Fim, About),
-    aliases: Vec<String>,
+    (aliases, loras): (Vec<String>, Loras),
     plan: Value,
     limits: Limits,
     (keys, origins): (Vec<Key>, Origins),
@@ -184,6 +202,7 @@ fn routed(
         identity: Identity {
             model: "org/fake".to_owned(),
             aliases: Arc::new(Arc::new(aliases.clone()).into()),
+            loras,
             created: LOADED,
             fingerprint: "fp_test".to_owned(),
             version: json!({"version": "0.0.0"}),

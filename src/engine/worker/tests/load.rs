@@ -16,6 +16,34 @@ struct Client {
     /// Comes only after the one before it has ended.
     waits: bool,
     max_tokens: u32,
+    /// Of the only adapter.
+    scale: u8,
+    /// Whether the adapter acts on the second half of the prompt only.
+    late: bool,
+}
+
+impl Client {
+    fn prompt(&self) -> String {
+        format!("{}{}\n", "shared prefix\n".repeat(self.prefix), self.line)
+    }
+
+    /// Tokens of the prompt that are computed without the adapter.
+    fn plain(&self) -> usize {
+        if self.late {
+            self.prompt().len() / 2
+        } else {
+            0
+        }
+    }
+
+    fn adapters(&self) -> Adapters {
+        worn(self.scale).after(self.plain())
+    }
+
+    /// The answer to its end.
+    fn answer(&self) -> String {
+        adapted(&self.line, self.scale, self.prompt().len() - self.plain())
+    }
 }
 
 /// How the engine is set up.
@@ -37,9 +65,11 @@ fn clients() -> impl Strategy<Value = Vec<Client>> {
         prop::option::weighted(0.3, 0usize..8),
         prop::bool::weighted(0.3),
         prop_oneof![Just(1000_u32), 0u32..20],
+        prop_oneof![Just(0_u8), 0_u8..3],
+        any::<bool>(),
     );
     let client = client.prop_map(
-        |(line, prefix, tenant, key, leaves_after, waits, max_tokens)| Client {
+        |(line, prefix, tenant, key, leaves_after, waits, max_tokens, scale, late)| Client {
             line,
             prefix,
             tenant,
@@ -47,6 +77,8 @@ fn clients() -> impl Strategy<Value = Vec<Client>> {
             leaves_after,
             waits,
             max_tokens,
+            scale,
+            late,
         },
     );
     prop::collection::vec(client, 1..32)
@@ -107,15 +139,15 @@ proptest! {
             if client.waits {
                 settle_or_leave(&mut running)?;
             }
-            let prompt = format!("{}{}\n", "shared prefix\n".repeat(client.prefix), client.line);
             let job = Job {
+                adapters: client.adapters(),
                 tenant: client.tenant,
                 claimant: Claimant {
                     key: client.key,
                     ..Claimant::default()
                 },
                 max_tokens: client.max_tokens,
-                ..job(&prompt)
+                ..job(&client.prompt())
             };
             running.push((client, engine.submit(job).unwrap()));
         }
@@ -147,7 +179,7 @@ fn settle_or_leave(
                 let reason = if whole { Finish::Eos } else { Finish::Length };
                 prop_assert_eq!(end.reason, reason);
                 let length = client.line.len().min(client.max_tokens as usize);
-                prop_assert_eq!(text, &client.line[..length]);
+                prop_assert_eq!(text, &client.answer()[..length]);
                 prop_assert!(end.usage.cached_tokens < end.usage.prompt_tokens);
             }
             // A batch of several rows of one sequence may have been the one that broke by chance.
