@@ -4,6 +4,7 @@
 //! Dropping the receiver of the events is the only way to cancel. Models that embed or rank have a border of their
 //! own in [`embed`].
 
+mod adapters;
 mod budget;
 pub mod constrain;
 pub mod embed;
@@ -16,6 +17,7 @@ pub mod llama;
 pub(crate) mod lookup;
 pub mod media;
 pub mod model;
+pub mod overflow;
 pub(crate) mod pace;
 pub(crate) mod plan;
 pub(crate) mod prefix;
@@ -48,12 +50,14 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use state::{Archive, ArchiveName, Errand, Fetched, Identity, Places, Shelf, Slots};
 
+pub use adapters::{Adapters, Scaled, Set};
 pub use budget::Budget;
 pub use enough::Enough;
 pub use job::{
     Alternative, Claimant, Event, Failed, Finish, Finished, Job, Piece, Refused, Scored, Times,
     Usage,
 };
+pub use overflow::Shift;
 pub use pulse::Pulse;
 pub(crate) use reply::Reply;
 pub use sample::{Gbnf, Grammar, Sampling, Trigger};
@@ -76,6 +80,8 @@ pub struct Shape {
     pub queue: u32,
     /// Host memory that states of sequences may take.
     pub cache_bytes: u64,
+    /// Whether a job may go on when its context is full.
+    pub shifts: bool,
 }
 
 /// How busy the engine is now.
@@ -111,6 +117,8 @@ pub struct Tuning {
     pub lookup: bool,
     /// The same request gets the same bits, whatever runs beside it or is cached.
     pub reproducible: bool,
+    /// Jobs may go on when their context is full.
+    pub shifts: bool,
 }
 
 impl Default for Tuning {
@@ -122,6 +130,7 @@ impl Default for Tuning {
             checkpoint_every: 4096,
             lookup: false,
             reproducible: false,
+            shifts: false,
         }
     }
 }
@@ -178,6 +187,7 @@ pub fn start_in<M: model::Model, E: Send + 'static>(
             vocab: model.vocab().size(),
             queue: tuning.queue,
             cache_bytes: tuning.cache_bytes as u64,
+            shifts: tuning.shifts,
         }));
         let Places {
             identity,
@@ -209,7 +219,9 @@ fn open(
         }
     };
     Archive::open(shelf, identity.clone(), deliver)
-        .inspect_err(|error| tracing::warn!(%error, "computed prompts of earlier runs cannot be looked at"))
+        .inspect_err(
+            |error| tracing::warn!(%error, "computed prompts of earlier runs cannot be looked at"),
+        )
         .ok()
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Grammar, Sampling, Token, media::ImageRows};
+use super::{Grammar, Sampling, Scaled, Token, media::ImageRows};
 
 /// Text to tokens and back. Shared by the HTTP side and the engine thread.
 pub trait Vocab: Send + Sync + 'static {
@@ -149,6 +149,8 @@ pub trait Model: 'static {
         false
     }
 
+    /// What is computed from now on is computed with these adapters and no others.
+    fn adapt(&mut self, _adapters: &[Scaled]) {}
     /// Computes all rows or none. Rows of one sequence are in rising position, sequences ascending. `abandoned` is
     /// asked now and then whether anybody still waits.
     fn decode(&mut self, rows: &[Row], abandoned: &dyn Fn() -> bool) -> Result<(), DecodeError>;
@@ -165,6 +167,12 @@ pub trait Model: 'static {
     /// Makes `to`, which is empty, hold all `computed` tokens that `from` holds, without a way through host memory.
     /// `false`: that is not possible now, or does not pay; nothing changed.
     fn copy(&mut self, _from: u32, _to: u32, _computed: u32) -> bool {
+        false
+    }
+    /// Forgets so many positions of a sequence from `from` on, and moves those after them there. `false`: it cannot, and the
+    /// sequence is now empty.
+    fn shift(&mut self, sequence: u32, _from: u32, _count: u32) -> bool {
+        self.truncate(sequence, 0);
         false
     }
     /// The sequence's state as bytes, for [`Self::restore`] while this model is loaded; `None`: it cannot be had.

@@ -147,6 +147,8 @@ mod tests {
             prompt: Vec::new(),
             media: Vec::new(),
             max_tokens: 1,
+            shift: None,
+            forgotten: 0,
             sampling: Sampling::default(),
             grammar: None,
             stop: Vec::new(),
@@ -157,6 +159,7 @@ mod tests {
             ignore_eos: false,
             logprobs: None,
             tenant: None,
+            adapters: crate::engine::Adapters::default(),
             claimant: Claimant {
                 key,
                 share,

@@ -117,7 +117,8 @@ impl Store {
 
     /// All there is, the last used first.
     pub(crate) fn by_use(mut self) -> impl Iterator<Item = Saved> {
-        self.entries.sort_unstable_by_key(|stored| Reverse(stored.used));
+        self.entries
+            .sort_unstable_by_key(|stored| Reverse(stored.used));
         self.entries.into_iter().map(|stored| Saved {
             prefix: stored.prefix,
             state: stored.state,

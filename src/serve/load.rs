@@ -15,7 +15,7 @@ use super::{states::States, vision};
 use crate::{
     api::{Scale, Work},
     chat::{Chat, ChatError},
-    config::Config,
+    config::{Config, Overflow},
     engine::{
         self, Tuning, embed,
         fit::{self, Files, FitError, Plan, memory::HostMemory},
@@ -154,8 +154,9 @@ fn generator(
     }
     let (settings, own, planned) = (config.engine.clone(), Arc::clone(weights), plan.clone());
     let (tell, seen) = mpsc::channel();
+    let adapters = files.adapters.to_vec();
     let (engine, thread) = engine::start_in(places, tuning(config)?, move || {
-        let llama = Llama::open(own, &settings, &planned)?;
+        let llama = Llama::open_with(own, &settings, &planned, &adapters)?;
         let _ = tell.send(llama.buffers());
         Ok::<_, LoadError>(llama)
     })?;
@@ -239,6 +240,7 @@ fn tuning(config: &Config) -> Result<Tuning, FitError> {
         checkpoint_every: config.cache.checkpoint_every as usize,
         lookup: config.engine.speculate.ngram,
         reproducible: config.engine.reproducible,
+        shifts: config.engine.overflow == Overflow::Shift,
     })
 }
 

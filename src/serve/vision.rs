@@ -7,7 +7,7 @@ use tracing::info;
 use crate::{
     config::Config,
     engine::{
-        Claimant, Engine, Enough, Event, Job, Sampling, Token,
+        Adapters, Claimant, Engine, Enough, Event, Job, Sampling, Token,
         fit::Plan,
         llama::{LoadError, Projection, Projector, Weights},
         media::Prompt,
@@ -95,6 +95,8 @@ fn decode(engine: &Engine, seen: &Seen) -> Result<(), LoadError> {
         prompt: prompt.tokens,
         media: prompt.media,
         max_tokens: 1,
+        shift: None,
+        forgotten: 0,
         sampling: Sampling::default(),
         grammar: None,
         stop: Vec::new(),
@@ -105,6 +107,7 @@ fn decode(engine: &Engine, seen: &Seen) -> Result<(), LoadError> {
         ignore_eos: true,
         logprobs: None,
         tenant: None,
+        adapters: Adapters::default(),
         claimant: Claimant::default(),
         queue_wait: PATIENCE,
         deadline: PATIENCE,

@@ -79,9 +79,14 @@ impl Server {
 
     /// The same for a model's file outside `models.lock`.
     pub(crate) fn start_file(file: &Path, settings: &[&str]) -> Self {
+        Self::spawn_file(file, settings).ready()
+    }
+
+    /// [`Self::start_file`] without waiting.
+    pub(crate) fn spawn_file(file: &Path, settings: &[&str]) -> Self {
         let mut command = command();
         command.arg("serve").arg("--model-file").arg(file);
-        Self::run(command, settings).ready()
+        Self::run(command, settings)
     }
 
     /// Starts a server whose model sees through a projector outside `models.lock`, and waits until it is ready.
@@ -102,6 +107,22 @@ impl Server {
         fetch_model();
         let mut command = command();
         command.arg("serve").arg("--projector-file").arg(projector);
+        Self::run(command, settings)
+    }
+
+    /// Starts a server that offers adapters outside `models.lock`, and waits until it is ready.
+    pub(crate) fn start_adapted(adapters: &[PathBuf], settings: &[&str]) -> Self {
+        Self::spawn_adapted(adapters, settings).ready()
+    }
+
+    /// The same without waiting.
+    pub(crate) fn spawn_adapted(adapters: &[PathBuf], settings: &[&str]) -> Self {
+        fetch_model();
+        let mut command = command();
+        command.arg("serve");
+        for adapter in adapters {
+            command.arg("--adapter-file").arg(adapter);
+        }
         Self::run(command, settings)
     }
 

@@ -1,6 +1,7 @@
 //! A context: the KV caches, compute buffers and threads that decode batches.
 
 use std::{
+    path::PathBuf,
     ptr,
     sync::Arc,
     time::{Duration, Instant},
@@ -9,7 +10,9 @@ use std::{
 use llama_cpp_sys_2 as sys;
 
 use super::{
-    Buffer, LoadError, Sampler, Weights, backend,
+    Buffer, LoadError, Sampler, Weights,
+    adapter::Adapters,
+    backend,
     batch::{Batch, ImageBatch},
     choose,
     copies::{self, Copies},
@@ -18,9 +21,9 @@ use super::{
     question::Question,
 };
 use crate::{
-    config::EngineConfig,
+    config::{EngineConfig, Overflow},
     engine::{
-        Grammar, Sampling, Token,
+        Grammar, Sampling, Scaled, Token,
         fit::{Plan, Settings},
         media::{Attention, ImageRows},
         model::{
@@ -33,6 +36,7 @@ use crate::{
 /// A context over the weights, on the thread that decodes.
 pub struct Llama {
     context: *mut sys::llama_context,
+    adapters: Adapters,
     weights: Arc<Weights>,
     /// As configured, with the plan's context.
     config: EngineConfig,
@@ -63,6 +67,16 @@ impl Llama {
         config: &EngineConfig,
         plan: &Plan,
     ) -> Result<Self, LoadError> {
+        Self::open_with(weights, config, plan, &[])
+    }
+
+    /// The same for a model that jobs may compute with these adapters.
+    pub fn open_with(
+        weights: Arc<Weights>,
+        config: &EngineConfig,
+        plan: &Plan,
+        adapters: &[PathBuf],
+    ) -> Result<Self, LoadError> {
         // The worker team inherits this.
         if let Some(cpus) = config.cpu_mask.as_deref().and_then(threads::parse_list) {
             threads::keep_to(&cpus)
@@ -71,6 +85,7 @@ impl Llama {
         let rows = config.batch.max(config.parallel) as usize;
         let mut llama = Self {
             context: ptr::null_mut(),
+            adapters: Adapters::load(&weights, adapters.iter().map(PathBuf::as_path))?,
             batch: Batch::new(rows),
             image_batch: ImageBatch::new(weights.embedding_width(), weights.positions()),
             config: EngineConfig {
@@ -88,6 +103,7 @@ impl Llama {
             weights,
         };
         llama.context = llama.make_context()?;
+        llama.check_overflow()?;
         llama.warm_up()?;
         Ok(llama)
     }
@@ -101,10 +117,27 @@ impl Llama {
             .map_err(|fault| LoadError::Context(backend::reason(fault)))
     }
 
+    fn check_overflow(&self) -> Result<(), LoadError> {
+        // SAFETY: the context is valid.
+        let can = || unsafe { sys::llama_memory_can_shift(sys::llama_get_memory(self.context)) };
+        if self.config.overflow == Overflow::Error || (self.weights.cuts_anywhere() && can()) {
+            return Ok(());
+        }
+        Err(LoadError::Refused {
+            field: "engine.overflow",
+            why: "'shift needs a model that sees its whole context in every layer and places tokens on a line, which this \
+                  one does not; accepted: 'error"
+                .into(),
+        })
+    }
+
     /// The first decode touches every weight and makes the worker threads; no request shall wait for that.
     fn warm_up(&mut self) -> Result<(), LoadError> {
         self.warm(&step(1, 0, 1))?;
         self.clear();
+        if self.adapters.count() > 0 {
+            self.warm_up_adapted()?;
+        }
         if self.gpu {
             self.warm_up_worst()?;
             self.time_ubatch()?;
@@ -123,6 +156,20 @@ impl Llama {
             outcome?;
         }
         Ok(())
+    }
+
+    /// With all adapters: what of them cannot be computed shall not wait for a request to be found out.
+    fn warm_up_adapted(&mut self) -> Result<(), LoadError> {
+        let all = |adapter| Scaled {
+            adapter,
+            scale: 1.0,
+        };
+        let all: Vec<_> = (0..self.adapters.count()).map(all).collect();
+        self.adapt(&all);
+        let outcome = self.warm(&step(1, 0, 1));
+        self.adapt(&[]);
+        self.clear();
+        outcome
     }
 
     /// A whole ubatch over all sequences at the end of full caches. A GPU's kernels take memory beside the planned
@@ -252,6 +299,11 @@ impl Model for Llama {
         self.weights.has_window()
     }
 
+    fn adapt(&mut self, adapters: &[Scaled]) {
+        // SAFETY: the context is valid and ours, and of the adapters' model.
+        unsafe { self.adapters.put_on(self.context, adapters) };
+    }
+
     fn decode(&mut self, rows: &[Row], abandoned: &dyn Fn() -> bool) -> Result<(), DecodeError> {
         self.check(rows)?;
         let batch = self.batch.fill(rows);
@@ -303,6 +355,28 @@ impl Model for Llama {
             && unsafe { self.copies.ask(self.context, from, to) }
     }
 
+    fn shift(&mut self, sequence: u32, from: u32, count: u32) -> bool {
+        let place = |place: u32| i32::try_from(place).ok();
+        let (Some(id), Some(from), Some(count)) = (place(sequence), place(from), place(count))
+        else {
+            return false;
+        };
+        // SAFETY: the context is valid and `sequence` one of its own; llama.cpp asserts only on memory that cannot shift.
+        let shifted = unsafe {
+            let memory = sys::llama_get_memory(self.context);
+            let can = sys::llama_memory_can_shift(memory)
+                && sys::llama_memory_seq_rm(memory, id, from, from + count);
+            if can {
+                sys::llama_memory_seq_add(memory, id, from + count, -1, -count);
+            }
+            can
+        };
+        if !shifted {
+            self.truncate(sequence, 0);
+        }
+        shifted
+    }
+
     fn save(&mut self, sequence: u32, part: Part) -> Option<Vec<u8>> {
         if !self.copies.readable(sequence) {
             return None;
@@ -342,6 +416,7 @@ impl Model for Llama {
         unsafe { sys::llama_free(self.context) };
         self.context = ptr::null_mut();
         self.copies.made();
+        self.adapters.forget();
         self.context = self
             .make_context()
             .map_err(|error| DecodeError::Broken(error.to_string()))?;

@@ -21,6 +21,9 @@ pub(super) fn told(
     };
     // What forbids is told as llama-server takes it; JSON has no infinity.
     let bias = |&(token, bias): &(i32, f32)| json!({"token": token, "bias": bias.max(f32::MIN)});
+    let worn = job.adapters.scaled().iter();
+    let worn = worn.map(|one| json!({"id": one.adapter, "scale": one.scale}));
+    let lora: Vec<_> = worn.collect();
     json!({
         "seed": s.seed,
         "temperature": s.temperature,
@@ -48,8 +51,8 @@ pub(super) fn told(
         "stop": job.stop,
         "max_tokens": job.max_tokens,
         "n_predict": job.max_tokens,
-        "n_keep": 0,
-        "n_discard": 0,
+        "n_keep": job.shift.map_or(0, |shift| shift.keep.map_or(-1, i64::from)),
+        "n_discard": job.shift.map_or(0, |shift| shift.discard),
         "n_indent": options.indent,
         "ignore_eos": job.ignore_eos,
         "stream": delivery != Delivery::Whole,
@@ -60,6 +63,6 @@ pub(super) fn told(
         "samplers": samplers,
         "timings_per_token": options.timings_per_token,
         "post_sampling_probs": false,
-        "lora": [],
+        "lora": lora,
     })
 }
