@@ -14,7 +14,7 @@ pub mod rpc_worker;
 pub mod schema;
 pub mod serve;
 mod svg;
-pub mod trial_image;
+pub mod trial_projector;
 pub mod version;
 
 use std::process::ExitCode;
@@ -105,7 +105,7 @@ enum Command {
     Completions(completions::Args),
     Man(man::Args),
     #[command(hide = true)]
-    TrialImage(trial_image::Args),
+    TrialProjector(trial_projector::Args),
 }
 
 /// Runs the command line of this process.
@@ -128,7 +128,7 @@ pub fn main() -> ExitCode {
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
-        Command::TrialImage(args) => trial_image::run(&args),
+        Command::TrialProjector(args) => trial_projector::run(&args),
     }
 }
 

@@ -8,10 +8,12 @@ mod listen;
 pub(crate) mod load;
 mod loading;
 pub(crate) mod locate;
+pub(crate) mod patterns;
 mod reload;
+mod senses;
 mod signals;
 pub(crate) mod trial;
-pub(crate) mod vision;
+
 
 use std::{
     io,

@@ -25,7 +25,7 @@ use llm_server::{
         fake::{Fake, FakeVocab, Fault},
         model::{About, Fim, Vocab},
         task::Pooling,
-        vision::Vision,
+        senses::Senses,
     },
     gpu::Gpus,
 };
@@ -53,7 +53,7 @@ pub(crate) struct Setup {
     /// What marks a gap in the vocabulary.
     pub(crate) fim: Fim,
     pub(crate) about: About,
-    pub(crate) vision: Option<Vision>,
+    pub(crate) senses: Option<Senses>,
 }
 
 impl Default for Setup {
@@ -69,7 +69,7 @@ impl Default for Setup {
             template: TEMPLATE,
             fim: Fim::default(),
             about: About::default(),
-            vision: None,
+            senses: None,
             limits: Limits {
                 queue: 4,
                 max_tokens: None,
@@ -78,6 +78,9 @@ impl Default for Setup {
                 images: 3,
                 image_bytes: 16 << 10,
                 image_pixels: 64 << 10,
+                audio: 2,
+                audio_bytes: 64 << 10,
+                audio_length: Duration::from_secs(2),
                 queue_wait: minute,
                 request: minute,
                 receive: minute,
@@ -108,7 +111,7 @@ impl Setup {
             template,
             fim,
             about,
-            vision,
+            senses,
         } = self;
         let built = engine::start(
             engine::Tuning {
@@ -121,7 +124,7 @@ impl Setup {
         let work = Work::Generate {
             engine: engine.clone(),
             chat: Chat::from_template(template, "", "").unwrap(),
-            vision,
+            senses,
         };
         let (router, stage) = routed(work, (fim, about), aliases, plan, limits, (keys, origins));
         Server {
