@@ -186,6 +186,15 @@ fn hostile_files_are_refused_by_their_field_and_the_server_lives() {
 }
 
 #[test]
+fn an_encoder_on_which_llama_cpp_asserts_is_refused_at_start() {
+    let mut server = Server::spawn_seeing(&encoders::projector("short", WIDTH), &[ENGINE]);
+    let status = server.wait(Duration::from_mins(2));
+    let log = server.read_log();
+    assert_eq!(status.code(), Some(65), "{log}");
+    assert!(log.contains("GGML_ASSERT"), "{log}");
+}
+
+#[test]
 fn a_projector_that_only_hears_takes_no_images() {
     let server = hearing("hears", &[ENGINE]);
     let picture = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}});

@@ -6,6 +6,7 @@
     projectors.py grid FOLDER WIDTH    one that places images in two dimensions (Qwen2-VL's), for models with M-RoPE
     projectors.py hears FOLDER WIDTH   an encoder of sounds with random weights (Whisper's shape behind Ultravox's)
     projectors.py both FOLDER WIDTH    `line` and `hears` in one file
+    projectors.py short FOLDER WIDTH   `hears` with too few positions, on which llama.cpp asserts
     projectors.py deadly FOLDER WIDTH  one that llama.cpp reads beyond the end of, and aborts (LLaVA's)
 
 WIDTH is the embedding width of the model that it is for. Prints the path of the file, which is written once. The model
@@ -148,6 +149,12 @@ def hears(width):
     return kv, tensors
 
 
+def short(width):
+    kv, tensors = hears(width)
+    tensors["a.position_embd.weight"] = tensors["a.position_embd.weight"][:3]
+    return kv, tensors
+
+
 def both(width):
     (kv, tensors), (more_kv, more_tensors) = line(width), hears(width)
     return kv | more_kv, tensors | more_tensors
@@ -165,7 +172,8 @@ def deadly(width):
 def main():
     kind, folder, width = sys.argv[1], sys.argv[2], int(sys.argv[3])
     kv, tensors = {
-        "line": line, "whole": whole, "grid": grid, "hears": hears, "both": both, "deadly": deadly
+        "line": line, "whole": whole, "grid": grid, "hears": hears, "short": short, "both": both,
+        "deadly": deadly,
     }[kind](width)
     content = gguf(kv, list(tensors.items()))
     path = os.path.join(folder, f"projector-{kind}-{width}.gguf")

@@ -1,12 +1,14 @@
 //! Images and sounds in messages: taken out of the request, decoded, perceived by the projector, and put where they stood.
 
 mod decode;
+mod ready;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use self::decode::Detail;
+pub(super) use self::ready::Ready;
 use super::{
     audio::{self, Undecoded},
     base64,
@@ -16,10 +18,8 @@ use super::{
 use crate::{
     config::Limits,
     engine::{
-        Token,
-        media::{MediumDigest, Prompt},
-        model::Vocab,
-        senses::{self, Medium, Perceived, Senses, Sound, Unperceived},
+        media::MediumDigest,
+        senses::{Medium, Perceived, Senses, Sound, Unperceived},
     },
 };
 
@@ -45,12 +45,6 @@ struct Sent {
 enum Kind {
     Image(Detail),
     Sound,
-}
-
-/// The images and sounds of a request as the model takes them.
-pub(super) struct Ready {
-    mark: String,
-    images: Vec<(String, Perceived)>,
 }
 
 impl Images {
@@ -247,55 +241,6 @@ impl Sent {
 enum Decoded {
     Known(Perceived),
     Anew(Medium),
-}
-
-impl Ready {
-    /// For a request without any.
-    pub(super) fn none() -> Self {
-        Self {
-            mark: String::new(),
-            images: Vec::new(),
-        }
-    }
-
-    /// The rendered prompt's tokens, with the images where their marks stand.
-    pub(super) fn prompt(&self, text: &str, vocab: &dyn Vocab) -> Result<Prompt, ApiError> {
-        let mut prompt = Prompt::default();
-        if self.images.is_empty() {
-            prompt.tokens = vocab.tokenize(text, true, true);
-            return Ok(prompt);
-        }
-        let mut pieces = text.split(self.mark.as_str());
-        // What begins a text belongs to its first piece only.
-        let first = pieces.next().unwrap_or_default();
-        prompt.text(&vocab.tokenize(first, true, true));
-        let mut stood = vec![false; self.images.len()];
-        for piece in pieces {
-            let found = piece.split_once('e').and_then(|(number, rest)| {
-                let number: usize = number.parse().ok()?;
-                Some((number, self.images.get(number)?, rest))
-            });
-            let Some((number, (_, perceived), rest)) = found else {
-                return Err(ApiError::Unacceptable(
-                    "the chat template changes what stands for an image or a sound".to_owned(),
-                ));
-            };
-            stood[number] = true;
-            senses::place(perceived, &mut prompt);
-            let tokens: Vec<Token> = match rest {
-                "" => Vec::new(),
-                rest => vocab.tokenize(rest, false, true),
-            };
-            prompt.text(&tokens);
-        }
-        match stood.iter().zip(&self.images).find(|(stood, _)| !**stood) {
-            Some((_, (path, _))) => Err(refused(
-                path.clone(),
-                "the model's chat template leaves this out",
-            )),
-            None => Ok(prompt),
-        }
-    }
 }
 
 const EXPECTED: &str = "a data URL: data:image/png;base64,… (JPEG, PNG, WebP or GIF)";

@@ -63,29 +63,33 @@ pub(super) fn open(
         let faculties = projector.faculties();
         Ok((faculties, move |medium: &Medium| projector.perceive(medium)))
     })?;
-    let perceive = |medium: Medium| {
+    let perceive = |what: &str, medium: Medium| {
         let perceived = senses.perceive_now(NOBODY, medium);
         perceived.map_err(|why: Unperceived| LoadError::File {
             path: file.to_owned(),
-            why: why.to_string(),
+            why: format!("{what}: {why}"),
         })
     };
     if senses.sees() {
-        let plain = perceive(patterns::picture(patterns::PLAIN, patterns::PLAIN))?;
-        decode(engine, &plain, "an image")?;
+        let picture = patterns::picture(patterns::PLAIN, patterns::PLAIN);
+        let perceived = perceive("a plain picture", picture)?;
+        decode(engine, &perceived, "an image")?;
     }
     if let Some(rate) = senses.hears() {
-        let plain = perceive(patterns::sound(rate, Duration::from_secs(1)))?;
-        decode(engine, &plain, "a sound")?;
+        let sound = patterns::sound(rate, Duration::from_secs(1));
+        let perceived = perceive("a plain sound", sound)?;
+        decode(engine, &perceived, "a sound")?;
     }
     if on_gpu {
         // What the largest ones take is known only now: better here than in a request.
         if senses.sees() {
             let side = u32::try_from(config.limits.image_pixels.isqrt()).unwrap_or(u32::MAX);
-            perceive(patterns::picture(side, side))?;
+            let largest = patterns::picture(side, side);
+            perceive("the largest picture (limits.image_pixels)", largest)?;
         }
         if let Some(rate) = senses.hears() {
-            perceive(patterns::sound(rate, config.limits.audio_length))?;
+            let longest = patterns::sound(rate, config.limits.audio_length);
+            perceive("the longest sound (limits.audio_length)", longest)?;
         }
     }
     senses.forget();

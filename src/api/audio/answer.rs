@@ -77,7 +77,7 @@ struct Done<'a> {
 }
 
 #[derive(Serialize)]
-struct Delta<'a> {
+struct Said<'a> {
     r#type: &'static str,
     delta: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,7 +157,7 @@ impl Events {
             };
             event(
                 out,
-                &Delta {
+                &Said {
                     r#type: "transcript.text.delta",
                     delta: text,
                     logprobs: logprobs(scored),

@@ -13,7 +13,7 @@ use symphonia::{
         codecs::audio::{AudioDecoder, AudioDecoderOptions},
         errors::Error,
         formats::{FormatOptions, FormatReader, TrackType, probe::Hint},
-        io::MediaSourceStream,
+        io::{MediaSourceStream, MediaSourceStreamOptions},
         meta::MetadataOptions,
     },
     default::{get_codecs, get_probe},
@@ -104,7 +104,10 @@ pub(in crate::api) fn samples(
     longest: Duration,
 ) -> Result<Vec<f32>, Undecoded> {
     let container = Container::of(file).ok_or(Undecoded::Format)?;
-    let source = MediaSourceStream::new(Box::new(Cursor::new(file)), Default::default());
+    let source = MediaSourceStream::new(
+        Box::new(Cursor::new(file)),
+        MediaSourceStreamOptions::default(),
+    );
     let mut format = get_probe().probe(
         &Hint::new(),
         source,

@@ -15,7 +15,7 @@ fn limits() -> Limits {
     config::load(&source, &[], &[known]).unwrap().limits
 }
 
-fn read(input: Value) -> Result<Vec<u8>, String> {
+fn read(input: &Value) -> Result<Vec<u8>, String> {
     let part = json!({"type": "input_audio", "input_audio": input});
     file("m", &part, &limits()).map_err(|error| error.to_string())
 }
@@ -23,18 +23,18 @@ fn read(input: Value) -> Result<Vec<u8>, String> {
 #[test]
 fn data_is_read_bare_and_from_data_urls() {
     assert_eq!(
-        read(json!({"data": "aGVsbG8=", "format": "wav"})).unwrap(),
+        read(&json!({"data": "aGVsbG8=", "format": "wav"})).unwrap(),
         b"hello"
     );
     assert_eq!(
-        read(json!({"data": "data:audio/mpeg;base64,aGVsbG8"})).unwrap(),
+        read(&json!({"data": "data:audio/mpeg;base64,aGVsbG8"})).unwrap(),
         b"hello"
     );
 }
 
 #[test]
 fn what_is_no_sound_in_base64_is_refused_where_it_stands() {
-    let why_not = |input| read(input).unwrap_err();
+    let why_not = |input: Value| read(&input).unwrap_err();
     insta::assert_snapshot!(why_not(json!(null)), @"m.input_audio: expected an object with data and format");
     insta::assert_snapshot!(why_not(json!({"format": "wav"})), @"m.input_audio.data: expected a file in base64");
     insta::assert_snapshot!(why_not(json!({"data": 1, "format": "wav"})), @"m.input_audio.data: expected a file in base64");

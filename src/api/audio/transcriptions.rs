@@ -112,21 +112,23 @@ impl Asked {
                 return Err(refused(base, &format!("{why}; leave it out")));
             }
             match base {
-                "model" => drop(body.insert(name, value.into())),
                 "prompt" => prompt = Some(value.to_owned()),
                 "language" => language = Some(self::language(value)?),
                 "response_format" => voice = self::voice(value)?,
                 "include" if value == "logprobs" => {
-                    drop(body.insert("logprobs".to_owned(), true.into()))
+                    body.insert("logprobs".to_owned(), true.into());
                 }
                 "include" => return Err(refused(base, r#"expected "logprobs""#)),
                 "chunking_strategy" if value != "auto" => {
-                    return Err(refused(
-                        base,
-                        r#"expected "auto": the projector divides sounds itself"#,
-                    ));
+                    let why = r#"expected "auto": the projector divides sounds itself"#;
+                    return Err(refused(base, why));
                 }
-                _ if HANDED_ON.contains(&base) => drop(body.insert(name, typed(value))),
+                "model" => {
+                    body.insert(name, value.into());
+                }
+                _ if HANDED_ON.contains(&base) => {
+                    body.insert(name, typed(value));
+                }
                 _ => {}
             }
         }
@@ -155,11 +157,9 @@ fn messages(
     language: Option<String>,
     mark: &str,
 ) -> Value {
-    let mut text = prompt.unwrap_or(instruction.user);
-    if let Some(language) = language {
-        text.push_str(&format!(" (language: {language})"));
-    }
-    text.push_str(mark);
+    let text = prompt.unwrap_or(instruction.user);
+    let language = language.map_or_else(String::new, |code| format!(" (language: {code})"));
+    let text = text + &language + mark;
     let user = json!({"role": "user", "content": text});
     if instruction.system.is_empty() {
         return json!([user]);
