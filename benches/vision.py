@@ -46,8 +46,9 @@ def ask(port, body):
     return {one["token"]: one["logprob"] for one in first}, answer["usage"]["prompt_tokens"]
 
 
-def main():
-    options = sides.parser(__doc__, context=2048, parallel=1)
+def compare(about, questions):
+    """Asks both servers each of the questions, prints how far apart they are, and ends the program."""
+    options = sides.parser(about, context=2048, parallel=1)
     options.add_argument("--projector", required=True, metavar="FILE")
     options.add_argument("--tolerance", type=float, default=0.02)
     arguments = options.parse_args()
@@ -55,14 +56,6 @@ def main():
     command = servers[0].command
     servers[0].command = lambda port: [*command(port), "--projector-file", arguments.projector]
 
-    square, strip = png(3, 50, 30), png(7, 200, 40)
-    questions = {
-        "no picture": question(),
-        "one": question(square),
-        "another": question(strip),
-        "both": question(square, strip),
-        "both, swapped": question(strip, square),
-    }
     rows, worst = [], 0.0
     # llama-server takes no tokens beside a projector.
     with sides.running(arguments, servers, warm="Once upon a time"):
@@ -74,6 +67,18 @@ def main():
             rows.append([name, tokens, their_tokens, len(common), f"{apart:.4f}"])
     sides.table(["prompt", "tokens", "theirs", "alternatives in common", "furthest apart"], rows)
     sys.exit(0 if worst <= arguments.tolerance else 1)
+
+
+def main():
+    square, strip = png(3, 50, 30), png(7, 200, 40)
+    questions = {
+        "no picture": question(),
+        "one": question(square),
+        "another": question(strip),
+        "both": question(square, strip),
+        "both, swapped": question(strip, square),
+    }
+    compare(__doc__, questions)
 
 
 if __name__ == "__main__":

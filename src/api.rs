@@ -1,7 +1,9 @@
 //! The HTTP surface: the one table of routes and layers.
 
 mod anthropic;
+mod audio;
 mod auth;
+mod base64;
 mod body;
 mod document;
 mod early;
@@ -251,6 +253,7 @@ fn router(app: Arc<App>) -> Router {
         ))
         // What these answer is not recorded: replay reads OpenAI's shapes.
         .merge(anthropic::routes())
+        .merge(audio::routes())
         .merge(native::routes())
         .merge(ollama::routes())
         .route_layer(middleware::from_fn_with_state(

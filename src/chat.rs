@@ -26,6 +26,15 @@ pub struct Chat {
     templates: Templates,
     source: String,
     capabilities: Capabilities,
+    transcription: Instruction,
+}
+
+/// What is said to a model of this family that is to do one thing.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Instruction {
+    /// May be empty.
+    pub system: String,
+    pub user: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -108,6 +117,7 @@ impl Chat {
         struct Facts {
             source: String,
             own_template: bool,
+            transcription: Instruction,
             #[serde(flatten)]
             capabilities: Capabilities,
         }
@@ -123,12 +133,18 @@ impl Chat {
             templates,
             source: facts.source,
             capabilities: facts.capabilities,
+            transcription: facts.transcription,
         })
     }
 
     /// The template's text.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// What asks this family to write a sound down; the sound follows the user's text.
+    pub fn transcription(&self) -> &Instruction {
+        &self.transcription
     }
 
     pub fn capabilities(&self) -> Capabilities {

@@ -14,7 +14,7 @@ pub mod rpc_worker;
 pub mod schema;
 pub mod serve;
 mod svg;
-pub mod trial_image;
+pub mod trial_projector;
 pub mod version;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -106,7 +106,7 @@ enum Command {
     Completions(completions::Args),
     Man(man::Args),
     #[command(hide = true)]
-    TrialImage(trial_image::Args),
+    TrialProjector(trial_projector::Args),
 }
 
 /// Runs the command line of this process.
@@ -129,7 +129,7 @@ pub fn main() -> ExitCode {
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
-        Command::TrialImage(args) => trial_image::run(&args),
+        Command::TrialProjector(args) => trial_projector::run(&args),
     }
 }
 

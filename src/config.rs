@@ -45,7 +45,7 @@ pub struct ModelConfig {
     pub aliases: Vec<String>,
     /// Jinja file that replaces the model's own chat template; absolute or relative to the process.
     pub chat_template: Option<PathBuf>,
-    /// Key in `models.lock` of what turns images into the model's input; `None`: it takes none.
+    /// Key in `models.lock` of what turns images or sounds into the model's input; `None`: it takes none.
     pub projector: Option<String>,
     /// What requests may change the model's weights by.
     pub adapters: Vec<AdapterConfig>,
@@ -91,7 +91,7 @@ pub struct CacheConfig {
     #[serde(with = "field::auto")]
     pub ram: Option<u32>,
     pub share: Share,
-    /// MiB of host memory for images as the model sees them.
+    /// MiB of host memory for images and sounds as the model takes them.
     pub images: u32,
     pub normalize: Normalize,
     /// Tokens between two checkpoints of a prompt, for models whose state cannot be cut.
@@ -153,6 +153,13 @@ pub struct Limits {
     pub image_bytes: u64,
     /// Most pixels of an image.
     pub image_pixels: u64,
+    /// Most sounds of one request.
+    pub audio: u32,
+    /// Largest sound, in bytes as it is sent.
+    pub audio_bytes: u64,
+    /// Longest sound.
+    #[serde(with = "field::seconds")]
+    pub audio_length: Duration,
     /// Longest wait for a free sequence before 429.
     #[serde(with = "field::seconds")]
     pub queue_wait: Duration,

@@ -26,6 +26,7 @@ pub(crate) mod queue;
 mod reply;
 pub mod rpc;
 pub mod sample;
+pub mod senses;
 pub(crate) mod sequences;
 mod shared;
 pub(crate) mod slot;
@@ -35,7 +36,6 @@ mod tally;
 pub mod task;
 pub(crate) mod text;
 pub mod threads;
-pub mod vision;
 mod watch;
 pub(crate) mod worker;
 

@@ -9,11 +9,13 @@ mod listen;
 pub(crate) mod load;
 mod loading;
 pub(crate) mod locate;
+pub(crate) mod patterns;
 mod reload;
+mod senses;
 mod signals;
 pub(crate) mod states;
 pub(crate) mod trial;
-pub(crate) mod vision;
+
 
 use std::{
     io,

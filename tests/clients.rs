@@ -76,6 +76,13 @@ fn the_openai_client_shows_images() {
 }
 
 #[test]
+fn the_openai_client_plays_sounds_and_has_them_written_down() {
+    let projector = encoders::projector("hears", 576);
+    let server = Server::start_seeing(&projector, &["engine = {context = 1024, parallel = 2}"]);
+    run("clients/test_audio.py", &server, &[]);
+}
+
+#[test]
 fn the_openai_client_embeds() {
     let file = encoders::model("minilm");
     let name = file.file_stem().expect("a name").to_owned();

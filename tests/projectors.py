@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Projectors for the tests of images, as GGUF files. Needs only Python >= 3.9 and NumPy.
+"""Projectors for the tests of images and sounds, as GGUF files. Needs only Python >= 3.9 and NumPy.
 
     projectors.py line FOLDER WIDTH    a small vision tower with random weights whose images lie in line (Janus-Pro's shape)
     projectors.py whole FOLDER WIDTH   one whose images see all of themselves at once (Gemma 3's)
     projectors.py grid FOLDER WIDTH    one that places images in two dimensions (Qwen2-VL's), for models with M-RoPE
+    projectors.py hears FOLDER WIDTH   an encoder of sounds with random weights (Whisper's shape behind Ultravox's)
+    projectors.py both FOLDER WIDTH    `line` and `hears` in one file
+    projectors.py short FOLDER WIDTH   `hears` with too few positions, on which llama.cpp asserts
     projectors.py deadly FOLDER WIDTH  one that llama.cpp reads beyond the end of, and aborts (LLaVA's)
 
 WIDTH is the embedding width of the model that it is for. Prints the path of the file, which is written once. The model
-sees nothing but noise, yet different noise for different images.
+sees and hears nothing but noise, yet different noise for different images and sounds.
 """
 import hashlib
 import os
@@ -20,6 +23,8 @@ from encoders import ARR, BOOL, F32T, STR, U32, gguf  # noqa: E402
 
 INNER, FEED_FORWARD, HEADS, LAYERS, PATCH, SIDE = 96, 384, 3, 2, 16, 128
 GRID = SIDE // PATCH
+# Encoders of this shape take sounds in parts of 30 seconds: so many positions each, so many of them to a row.
+MELS, POSITIONS, STACKED = 80, 1500, 60
 
 
 def noise(name, shape, sigma, kind=np.float32):
@@ -39,30 +44,35 @@ def linear(tensors, name, into, outof, sigma=1.0):
     tensors[name + ".bias"] = flat(0, into)
 
 
-def tower(kind, width):
-    """Metadata and tensors that the projectors have in common."""
-    kv = {
+def common():
+    """Metadata of every projector."""
+    return {
         "general.architecture": (STR, "clip"),
         "general.type": (STR, "mmproj"),
         "general.name": (STR, "Synthetic projector"),
         "general.file_type": (U32, 1),
-        "clip.has_vision_encoder": (BOOL, True),
-        "clip.projector_type": (STR, kind),
-        "clip.vision.image_size": (U32, SIDE),
-        "clip.vision.patch_size": (U32, PATCH),
-        "clip.vision.embedding_length": (U32, INNER),
-        "clip.vision.feed_forward_length": (U32, FEED_FORWARD),
-        "clip.vision.block_count": (U32, LAYERS),
-        "clip.vision.attention.head_count": (U32, HEADS),
-        "clip.vision.projection_dim": (U32, width),
-        "clip.vision.attention.layer_norm_epsilon": (F32T, 1e-6),
-        "clip.vision.image_mean": (ARR, (F32T, [0.5] * 3)),
-        "clip.vision.image_std": (ARR, (F32T, [0.5] * 3)),
         "clip.use_gelu": (BOOL, True),
     }
-    tensors = {"v.patch_embd.weight": noise("patch", (INNER, 3, PATCH, PATCH), (3 * PATCH * PATCH) ** -0.5)}
+
+
+def sizes(sense, width):
+    """Metadata that encoders of images and sounds have in common."""
+    return {
+        f"clip.has_{sense}_encoder": (BOOL, True),
+        f"clip.{sense}.embedding_length": (U32, INNER),
+        f"clip.{sense}.feed_forward_length": (U32, FEED_FORWARD),
+        f"clip.{sense}.block_count": (U32, LAYERS),
+        f"clip.{sense}.attention.head_count": (U32, HEADS),
+        f"clip.{sense}.projection_dim": (U32, width),
+        f"clip.{sense}.attention.layer_norm_epsilon": (F32T, 1e-6),
+    }
+
+
+def blocks(prefix):
+    """Tensors that they have in common."""
+    tensors = {}
     for i in range(LAYERS):
-        block = f"v.blk.{i}."
+        block = f"{prefix}.blk.{i}."
         for norm in ("ln1", "ln2"):
             tensors[f"{block}{norm}.weight"] = flat(1, INNER)
             tensors[f"{block}{norm}.bias"] = flat(0, INNER)
@@ -70,8 +80,21 @@ def tower(kind, width):
             linear(tensors, block + name, INNER, INNER)
         linear(tensors, block + "ffn_up", FEED_FORWARD, INNER)
         linear(tensors, block + "ffn_down", INNER, FEED_FORWARD)
-    tensors["v.post_ln.weight"], tensors["v.post_ln.bias"] = flat(1, INNER), flat(0, INNER)
-    return kv, tensors
+    tensors[f"{prefix}.post_ln.weight"], tensors[f"{prefix}.post_ln.bias"] = flat(1, INNER), flat(0, INNER)
+    return tensors
+
+
+def tower(kind, width):
+    """Metadata and tensors that the projectors of images have in common."""
+    kv = common() | sizes("vision", width) | {
+        "clip.vision.projector_type": (STR, kind),
+        "clip.vision.image_size": (U32, SIDE),
+        "clip.vision.patch_size": (U32, PATCH),
+        "clip.vision.image_mean": (ARR, (F32T, [0.5] * 3)),
+        "clip.vision.image_std": (ARR, (F32T, [0.5] * 3)),
+    }
+    patches = {"v.patch_embd.weight": noise("patch", (INNER, 3, PATCH, PATCH), (3 * PATCH * PATCH) ** -0.5)}
+    return kv, patches | blocks("v")
 
 
 def positions(tensors):
@@ -104,6 +127,39 @@ def grid(width):
     return kv, tensors
 
 
+def hears(width):
+    kv = common() | sizes("audio", width) | {
+        "clip.audio.projector_type": (STR, "ultravox"),
+        "clip.audio.num_mel_bins": (U32, MELS),
+        "clip.audio.projector.stack_factor": (U32, STACKED),
+    }
+    tensors = {"a.position_embd.weight": noise("a position", (POSITIONS, INNER), 0.3)}
+    for i, into in ((1, MELS), (2, INNER)):
+        name = f"a.conv1d.{i}"
+        tensors[name + ".weight"] = noise(name, (INNER, into, 3), (3 * into) ** -0.5, np.float16)
+        tensors[name + ".bias"] = np.zeros((INNER, 1), np.float32)
+    tensors |= blocks("a")
+    for i in range(LAYERS):
+        del tensors[f"a.blk.{i}.attn_k.bias"]  # Whisper has none
+    stacked = INNER * STACKED
+    tensors["mm.a.norm_pre.weight"] = flat(1, stacked)
+    tensors["mm.a.mlp.1.weight"] = noise("mm.a.mlp.1", (2 * INNER, stacked), stacked ** -0.5, np.float16)
+    tensors["mm.a.norm_mid.weight"] = flat(1, INNER)
+    tensors["mm.a.mlp.2.weight"] = noise("mm.a.mlp.2", (width, INNER), 0.05, np.float16)
+    return kv, tensors
+
+
+def short(width):
+    kv, tensors = hears(width)
+    tensors["a.position_embd.weight"] = tensors["a.position_embd.weight"][:3]
+    return kv, tensors
+
+
+def both(width):
+    (kv, tensors), (more_kv, more_tensors) = line(width), hears(width)
+    return kv | more_kv, tensors | more_tensors
+
+
 def deadly(width):
     kv, tensors = tower("mlp", width)
     positions(tensors)
@@ -115,7 +171,10 @@ def deadly(width):
 
 def main():
     kind, folder, width = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    kv, tensors = {"line": line, "whole": whole, "grid": grid, "deadly": deadly}[kind](width)
+    kv, tensors = {
+        "line": line, "whole": whole, "grid": grid, "hears": hears, "short": short, "both": both,
+        "deadly": deadly,
+    }[kind](width)
     content = gguf(kv, list(tensors.items()))
     path = os.path.join(folder, f"projector-{kind}-{width}.gguf")
     if not os.path.exists(path) or open(path, "rb").read() != content:

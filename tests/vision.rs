@@ -191,7 +191,7 @@ fn a_projector_that_kills_is_refused_at_start_and_takes_nobody_along() {
     let log = server.read_log();
     assert_eq!(status.code(), Some(65), "{log}");
     assert!(
-        log.contains("a trial image ended the process that looked at it"),
+        log.contains("a trial image or sound ended the process that tried it"),
         "{log}"
     );
     assert!(!log.contains("core dumped by the server"), "{log}");

@@ -84,7 +84,7 @@ pub(crate) enum ApiError {
     Share(u32),
     #[error("the server is busy: no JSON schema or grammar could be compiled within {0:?}")]
     Compilers(Duration),
-    #[error("the server is busy: no image could be looked at within {0:?}")]
+    #[error("the server is busy: no image or sound could be decoded within {0:?}")]
     Images(Duration),
     // Launchers compare this text.
     #[error("Loading model")]

@@ -1,68 +1,79 @@
-//! Images in messages: taken out of the request, decoded, seen through the projector, and put where they stood.
+//! Images and sounds in messages: taken out of the request, decoded, perceived by the projector, and put where they stood.
 
 mod decode;
+mod ready;
 
-use base64::{
-    Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use self::decode::Detail;
-use super::{error::ApiError, random};
+pub(super) use self::ready::Ready;
+use super::{
+    audio::{self, Undecoded},
+    base64,
+    error::ApiError,
+    random,
+};
 use crate::{
     config::Limits,
     engine::{
-        Token,
-        media::{ImageDigest, Prompt},
-        model::Vocab,
-        vision::{self, Seen, Unseen, Vision},
+        media::MediumDigest,
+        senses::{Medium, Perceived, Senses, Sound, Unperceived},
     },
 };
 
-/// Pictures decoded at the same time: each may take some hundred MiB.
+/// Pictures and sounds decoded at the same time: each may take some hundred MiB.
 static DECODERS: Semaphore = Semaphore::const_new(2);
 
-/// Base64 as clients send it, with or without `=` at the end.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-/// The images of a request, in order.
+/// The images and sounds of a request, in order.
 pub(super) struct Images {
     /// Begins the marks that stand for them in the messages; no client can know it.
     mark: String,
     sent: Vec<Sent>,
 }
 
-/// An image as it came.
+/// An image or a sound as it came.
 struct Sent {
     /// The field that it came in.
     path: String,
     file: Vec<u8>,
-    detail: Detail,
+    kind: Kind,
 }
 
-/// The images of a request as the model takes them.
-pub(super) struct Ready {
-    mark: String,
-    images: Vec<(String, Seen)>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Image(Detail),
+    Sound,
 }
 
 impl Images {
-    /// Takes the images out of the messages and leaves marks in their places.
-    pub(super) fn take(
-        body: &mut Map<String, Value>,
-        vision: Option<&Vision>,
-        limits: &Limits,
-    ) -> Result<Self, ApiError> {
-        let mut images = Self {
+    /// None yet.
+    pub(super) fn new() -> Self {
+        Self {
             mark: format!("media{:016x}{:016x}n", random(), random()),
             sent: Vec::new(),
-        };
+        }
+    }
+
+    /// A sound that came in the field `path`: what stands for it in a text of a message.
+    pub(super) fn sound(&mut self, path: &str, file: Vec<u8>) -> String {
+        self.add(Sent {
+            path: path.to_owned(),
+            file,
+            kind: Kind::Sound,
+        })
+    }
+
+    /// Takes the images and sounds out of the messages and leaves marks in their places.
+    pub(super) fn take(
+        body: &mut Map<String, Value>,
+        senses: Option<&Senses>,
+        limits: &Limits,
+    ) -> Result<Self, ApiError> {
+        let sees = senses.is_some_and(Senses::sees);
+        let hears = senses.is_some_and(|senses| senses.hears().is_some());
+        let mut images = Self::new();
         let messages = body.get_mut("messages").and_then(Value::as_array_mut);
         for (i, message) in messages.into_iter().flatten().enumerate() {
             if message["role"] == "assistant" {
@@ -72,29 +83,40 @@ impl Images {
             for (j, part) in parts.into_iter().flatten().enumerate() {
                 let path = format!("messages[{i}].content[{j}]");
                 match part["type"].as_str() {
-                    Some("image_url") if vision.is_none() => {
+                    Some("image_url") if !sees => {
                         return Err(refused(path, "this model takes no images"));
                     }
                     Some("image_url") => {
-                        let sent = Sent::parse(&path, part, limits)?;
-                        let text = images.mark_of(images.sent.len());
-                        images.sent.push(sent);
-                        if images.sent.len() > limits.images as usize {
-                            let most = limits.images;
+                        let text = images.add(Sent::parse(&path, part, limits)?);
+                        let most = limits.images;
+                        if images.count(|kind| kind != Kind::Sound) > most as usize {
                             let why =
                                 format!("more than the {most} images that a request may have");
                             return Err(refused(path, &why));
                         }
                         *part = json!({"type": "media_marker", "text": text});
                     }
+                    Some("input_audio") if !hears => {
+                        let takes = if sees { "text and images" } else { "text" };
+                        let why = format!("this model takes no audio, only {takes}");
+                        return Err(refused(path, &why));
+                    }
                     Some("input_audio") => {
-                        return Err(refused(path, "this model takes no audio"));
+                        let file = audio::file(&path, part, limits)?;
+                        let text = images.sound(&format!("{path}.input_audio.data"), file);
+                        let most = limits.audio;
+                        if images.count(|kind| kind == Kind::Sound) > most as usize {
+                            let why =
+                                format!("more than the {most} sounds that a request may have");
+                            return Err(refused(path, &why));
+                        }
+                        *part = json!({"type": "media_marker", "text": text});
                     }
                     // Ours alone.
                     Some("media_marker") => {
                         return Err(refused(
                             format!("{path}.type"),
-                            r#"expected "text" or "image_url", got "media_marker""#,
+                            r#"expected "text", "image_url" or "input_audio", got "media_marker""#,
                         ));
                     }
                     _ => {}
@@ -108,22 +130,29 @@ impl Images {
         self.sent.is_empty()
     }
 
-    fn mark_of(&self, number: usize) -> String {
+    /// What stands for it.
+    fn add(&mut self, sent: Sent) -> String {
+        let number = self.sent.len();
+        self.sent.push(sent);
         format!("{}{number}e", self.mark)
     }
 
-    /// Decodes the images and sees them. `owner`: whose cache may be read and written.
-    pub(super) async fn see(
+    fn count(&self, of: impl Fn(Kind) -> bool) -> usize {
+        self.sent.iter().filter(|sent| of(sent.kind)).count()
+    }
+
+    /// Decodes the images and sounds and perceives them. `owner`: whose cache may be read and written.
+    pub(super) async fn perceive(
         self,
-        vision: &Vision,
+        senses: &Senses,
         owner: u64,
         limits: &Limits,
     ) -> Result<Ready, ApiError> {
         let mut images = Vec::with_capacity(self.sent.len());
         for sent in self.sent {
             let path = sent.path.clone();
-            let seen = sent.see(vision, owner, limits).await?;
-            images.push((path, seen));
+            let perceived = sent.perceive(senses, owner, limits).await?;
+            images.push((path, perceived));
         }
         Ok(Ready {
             mark: self.mark,
@@ -155,96 +184,63 @@ impl Sent {
         Ok(Self {
             path: path_of_url,
             file,
-            detail,
+            kind: Kind::Image(detail),
         })
     }
 
-    async fn see(self, vision: &Vision, owner: u64, limits: &Limits) -> Result<Seen, ApiError> {
+    async fn perceive(
+        self,
+        senses: &Senses,
+        owner: u64,
+        limits: &Limits,
+    ) -> Result<Perceived, ApiError> {
         let busy = || ApiError::Images(limits.queue_wait);
         let place = timeout(limits.queue_wait, DECODERS.acquire());
         let _place = place.await.map_err(|_| busy())?.map_err(|_| busy())?;
-        let Self { path, file, detail } = self;
-        let most_pixels = limits.image_pixels;
-        let own = vision.clone();
+        let Self { path, file, kind } = self;
+        let (most_pixels, longest) = (limits.image_pixels, limits.audio_length);
+        let own = senses.clone();
         let decoded = spawn_blocking(move || {
-            let digest = digest(&file, detail);
-            match own.known(owner, digest) {
-                Some(seen) => Ok(Looked::Known(seen)),
-                None => decode::picture(&file, digest, detail, most_pixels).map(Looked::At),
+            let digest = digest(&file, kind);
+            if let Some(perceived) = own.known(owner, digest) {
+                return Ok(Decoded::Known(perceived));
             }
+            let medium = match kind {
+                Kind::Image(detail) => decode::picture(&file, digest, detail, most_pixels)
+                    .map(Medium::Picture)
+                    .map_err(|error| error.to_string())?,
+                Kind::Sound => {
+                    let rate = own.hears().ok_or("this model takes no audio")?;
+                    let samples = audio::samples(&file, rate, longest);
+                    let samples = samples.map_err(|error: Undecoded| error.to_string())?;
+                    Medium::Sound(Sound { digest, samples })
+                }
+            };
+            Ok::<_, String>(Decoded::Anew(medium))
         });
         let decoded = decoded
             .await
             .map_err(|error| ApiError::Internal(error.to_string()))?;
-        let picture = match decoded {
-            Ok(Looked::Known(seen)) => return Ok(seen),
-            Ok(Looked::At(picture)) => picture,
-            Err(undecoded) => return Err(refused(path, &undecoded.to_string())),
+        let medium = match decoded {
+            Ok(Decoded::Known(perceived)) => return Ok(perceived),
+            Ok(Decoded::Anew(medium)) => medium,
+            Err(why) => return Err(refused(path, &why)),
         };
-        let seen = timeout(limits.request, vision.see(owner, picture));
-        match seen.await {
+        let perceived = timeout(limits.request, senses.perceive(owner, medium));
+        match perceived.await {
             Err(_) => Err(ApiError::Deadline(limits.request)),
-            Ok(Ok(seen)) => Ok(seen),
-            Ok(Err(Unseen::Refused(why))) => Err(refused(path, &why)),
-            Ok(Err(unseen @ (Unseen::Failed(_) | Unseen::Gone))) => {
-                Err(ApiError::Internal(unseen.to_string()))
+            Ok(Ok(perceived)) => Ok(perceived),
+            Ok(Err(Unperceived::Refused(why))) => Err(refused(path, &why)),
+            Ok(Err(why @ (Unperceived::Failed(_) | Unperceived::Gone))) => {
+                Err(ApiError::Internal(why.to_string()))
             }
         }
     }
 }
 
-enum Looked {
-    Known(Seen),
-    At(vision::Picture),
-}
-
-impl Ready {
-    /// For a request without images.
-    pub(super) fn none() -> Self {
-        Self {
-            mark: String::new(),
-            images: Vec::new(),
-        }
-    }
-
-    /// The rendered prompt's tokens, with the images where their marks stand.
-    pub(super) fn prompt(&self, text: &str, vocab: &dyn Vocab) -> Result<Prompt, ApiError> {
-        let mut prompt = Prompt::default();
-        if self.images.is_empty() {
-            prompt.tokens = vocab.tokenize(text, true, true);
-            return Ok(prompt);
-        }
-        let mut pieces = text.split(self.mark.as_str());
-        // What begins a text belongs to its first piece only.
-        let first = pieces.next().unwrap_or_default();
-        prompt.text(&vocab.tokenize(first, true, true));
-        let mut stood = vec![false; self.images.len()];
-        for piece in pieces {
-            let found = piece.split_once('e').and_then(|(number, rest)| {
-                let number: usize = number.parse().ok()?;
-                Some((number, self.images.get(number)?, rest))
-            });
-            let Some((number, (_, seen), rest)) = found else {
-                return Err(ApiError::Unacceptable(
-                    "the chat template changes what stands for an image".to_owned(),
-                ));
-            };
-            stood[number] = true;
-            vision::place(seen, &mut prompt);
-            let tokens: Vec<Token> = match rest {
-                "" => Vec::new(),
-                rest => vocab.tokenize(rest, false, true),
-            };
-            prompt.text(&tokens);
-        }
-        match stood.iter().zip(&self.images).find(|(stood, _)| !**stood) {
-            Some((_, (path, _))) => Err(refused(
-                path.clone(),
-                "the model's chat template leaves this image out",
-            )),
-            None => Ok(prompt),
-        }
-    }
+enum Decoded {
+    Known(Perceived),
+    Anew(Medium),
 }
 
 const EXPECTED: &str = "a data URL: data:image/png;base64,… (JPEG, PNG, WebP or GIF)";
@@ -274,39 +270,24 @@ fn file(url: &str, limits: &Limits) -> Result<Vec<u8>, String> {
     if !kind.any(|word| word.trim().eq_ignore_ascii_case("base64")) {
         return Err(format!("it is not base64; expected {EXPECTED}"));
     }
-    let most = limits.image_bytes;
-    if data.len() as u64 / 4 * 3 > most.saturating_add(3) {
-        return Err(format!("the image is larger than {most} bytes"));
-    }
-    let wrapped = data.bytes().any(|byte| byte.is_ascii_whitespace());
-    let bytes = if wrapped {
-        let data: Vec<u8> = data
-            .bytes()
-            .filter(|byte| !byte.is_ascii_whitespace())
-            .collect();
-        BASE64.decode(data)
-    } else {
-        BASE64.decode(data)
-    };
-    match bytes {
-        Ok(bytes) if bytes.len() as u64 > most => {
-            Err(format!("the image is larger than {most} bytes"))
-        }
-        Ok(bytes) => Ok(bytes),
-        Err(error) => Err(format!("the base64 is damaged: {error}")),
-    }
+    base64::decode(data, limits.image_bytes).map_err(|error| error.of("image"))
 }
 
-/// What the model sees depends on the file and on how much of it was asked for.
-fn digest(file: &[u8], detail: Detail) -> ImageDigest {
+/// What the model perceives depends on the file and on how much of it was asked for.
+fn digest(file: &[u8], kind: Kind) -> MediumDigest {
+    let kind = match kind {
+        Kind::Image(Detail::Full) => 0,
+        Kind::Image(Detail::Low) => 1,
+        Kind::Sound => 2,
+    };
     Sha256::new()
-        .chain_update([u8::from(detail == Detail::Low)])
+        .chain_update([kind])
         .chain_update(file)
         .finalize()
         .into()
 }
 
-fn refused(path: impl Into<String>, why: &str) -> ApiError {
+pub(super) fn refused(path: impl Into<String>, why: &str) -> ApiError {
     let path = path.into();
     let message = format!("{path}: {why}");
     ApiError::invalid(path, message)

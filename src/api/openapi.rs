@@ -13,8 +13,9 @@ use super::document::Document;
 
 const BASE: &str = include_str!("openapi/base.json");
 /// Paths and schemas, a file for each dialect.
-const PARTS: [&str; 6] = [
+const PARTS: [&str; 7] = [
     include_str!("openapi/anthropic.json"),
+    include_str!("openapi/audio.json"),
     include_str!("openapi/native.json"),
     include_str!("openapi/ollama.json"),
     include_str!("openapi/openai.json"),
@@ -123,7 +124,8 @@ mod tests {
     #[test]
     fn every_route_is_described_or_another_name_for_one_that_is() {
         /// Names that clients of older programs use.
-        const OTHER_NAMES: [&str; 9] = [
+        const OTHER_NAMES: [&str; 10] = [
+            "/audio/transcriptions",
             "/v1/health",
             "/embedding",
             "/embeddings",

@@ -120,8 +120,8 @@ pub(super) async fn props(State(app): State<Arc<App>>) -> Result<Json<Props>, Ap
         total_slots: size.parallel,
         model_alias: identity.model.clone(),
         modalities: Modalities {
-            vision: service.work.vision().is_some(),
-            audio: false,
+            vision: service.work.sees(),
+            audio: service.work.hears(),
         },
         chat_template: chat.map_or_else(String::new, |chat| chat.source().to_owned()),
         chat_template_caps: chat

@@ -62,7 +62,7 @@ pub(super) async fn receive<T: Send + 'static>(
         let parse = move |body: &[u8]| {
             let (body, kept) = translate(body::parse(body)?, &service)?;
             let mut body = app.with_defaults(body);
-            let images = Images::take(&mut body, service.work.vision(), &limits)?;
+            let images = Images::take(&mut body, service.work.senses(), &limits)?;
             let read = if images.is_empty() {
                 let images = images::Ready::none();
                 Read::Text(Turn::parse(body, &images, &service, &limits, tenant)?)
@@ -73,9 +73,32 @@ pub(super) async fn receive<T: Send + 'static>(
         };
         body::prepare(body, parse).await?
     };
-    let (mut turn, pending) = match (read, service.work.vision()) {
-        (Read::Images(body, images), Some(vision)) => {
-            let images = images.see(vision, tenant.cache, &limits).await?;
+    let turn = understand(read, service, &limits, tenant).await?;
+    Ok((turn, kept))
+}
+
+/// A request of OpenAI's shape, made here of something else; its images and sounds are taken out already.
+pub(super) async fn make(
+    app: &Arc<App>,
+    service: &Arc<Service>,
+    tenant: Tenant,
+    body: Map<String, Value>,
+    images: Images,
+) -> Result<Turn, ApiError> {
+    let read = Read::Images(app.with_defaults(body), images);
+    understand(read, service, &app.limits(), tenant).await
+}
+
+async fn understand(
+    read: Read,
+    service: &Arc<Service>,
+    limits: &Arc<Limits>,
+    tenant: Tenant,
+) -> Result<Turn, ApiError> {
+    let (mut turn, pending) = match (read, service.work.senses()) {
+        (Read::Images(body, images), Some(senses)) => {
+            let images = images.perceive(senses, tenant.cache, limits).await?;
+            let limits = Arc::clone(limits);
             let service = Arc::clone(service);
             let parse = move || Turn::parse(body, &images, &service, &limits, tenant);
             spawn_blocking(parse)
@@ -89,13 +112,13 @@ pub(super) async fn receive<T: Send + 'static>(
         let told = pending.apply(service, &mut turn.jobs).await?;
         turn.warnings.extend(told);
     }
-    Ok((turn, kept))
+    Ok(turn)
 }
 
 /// A request that was read.
 enum Read {
     Text((Turn, Vec<Pending>)),
-    /// Its images must be seen first.
+    /// Its images and sounds must be perceived first.
     Images(Map<String, Value>, Images),
 }
 

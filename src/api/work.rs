@@ -7,7 +7,7 @@ use crate::{
         Engine, Watch,
         embed::{self, Pairing},
         task::Pooling,
-        vision::Vision,
+        senses::Senses,
     },
 };
 
@@ -16,8 +16,8 @@ pub enum Work {
     Generate {
         engine: Engine,
         chat: Chat,
-        /// What images are seen through.
-        vision: Option<Vision>,
+        /// What images are seen and sounds heard through.
+        senses: Option<Senses>,
     },
     Embed {
         engine: embed::Engine,
@@ -93,11 +93,29 @@ impl Work {
         }
     }
 
-    /// `None`: the model takes no images.
-    pub(super) fn vision(&self) -> Option<&Vision> {
+    /// `None`: the model takes neither images nor sounds.
+    pub(super) fn senses(&self) -> Option<&Senses> {
         match self {
-            Self::Generate { vision, .. } => vision.as_ref(),
+            Self::Generate { senses, .. } => senses.as_ref(),
             Self::Embed { .. } | Self::Rank { .. } => None,
+        }
+    }
+
+    pub(super) fn sees(&self) -> bool {
+        self.senses().is_some_and(Senses::sees)
+    }
+
+    pub(super) fn hears(&self) -> bool {
+        self.senses().is_some_and(|senses| senses.hears().is_some())
+    }
+
+    pub(super) fn listener(&self) -> Result<&Chat, ApiError> {
+        match self {
+            Self::Generate { chat, .. } if self.hears() => Ok(chat),
+            _ => Err(self.cannot(
+                "hear",
+                "a model with a projector of sounds (model.projector)",
+            )),
         }
     }
 

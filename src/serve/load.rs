@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use tracing::{info, warn};
 
-use super::{states::States, vision};
+use super::{senses, states::States};
 use crate::{
     api::{Scale, Work},
     chat::{Chat, ChatError},
@@ -161,14 +161,14 @@ fn generator(
         Ok::<_, LoadError>(llama)
     })?;
     let buffers = seen.recv().unwrap_or_default();
-    let vision = files
+    let senses = files
         .projector
-        .map(|file| vision::open(file, weights, plan, config, &engine))
+        .map(|file| senses::open(file, weights, plan, config, &engine))
         .transpose()?;
     let work = Work::Generate {
         engine,
         chat,
-        vision,
+        senses,
     };
     Ok((work, thread, buffers))
 }

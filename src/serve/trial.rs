@@ -1,4 +1,4 @@
-//! A trial image in a process of its own: a projector that ends the process ends that one, and the server says so and
+//! A trial of the projector in a process of its own: one that ends the process ends that one, and the server says so and
 //! does not start.
 
 use std::{
@@ -22,13 +22,13 @@ use crate::{
     },
 };
 
-/// The hidden command that looks at the images.
-pub(crate) const COMMAND: &str = "trial-image";
+/// The hidden command that looks and listens.
+pub(crate) const COMMAND: &str = "trial-projector";
 
 /// Longest time that the trial may take.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(5);
 
-/// Tries the projector, if there is one, on images of several shapes; nothing of it is opened in this process before.
+/// Tries the projector, if there is one, on images and sounds of several shapes; nothing of it is opened in this process before.
 /// The engine was prepared.
 pub(crate) fn run(files: Files<'_>, config: &EngineConfig) -> Result<(), FitError> {
     let Some(projector) = files.projector else {
@@ -60,7 +60,7 @@ pub(crate) fn run(files: Files<'_>, config: &EngineConfig) -> Result<(), FitErro
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    let cannot = |error: io::Error| refuse(format!("a trial image cannot be tried: {error}"));
+    let cannot = |error: io::Error| refuse(format!("the projector cannot be tried: {error}"));
     let mut child = command.spawn().map_err(cannot)?;
     let words = last_words(&mut child).map_err(cannot)?;
     let status = child.wait().map_err(cannot)?;
@@ -69,7 +69,7 @@ pub(crate) fn run(files: Files<'_>, config: &EngineConfig) -> Result<(), FitErro
         Some(0) => Ok(()),
         Some(code) if code == i32::from(Exit::BadModel) => Err(refuse(last.to_owned()).into()),
         _ => Err(refuse(format!(
-            "a trial image ended the process that looked at it ({status}); its last words: {last:?}. This projector cannot \
+            "a trial image or sound ended the process that tried it ({status}); its last words: {last:?}. This projector cannot \
              be used with this engine"
         ))
         .into()),
@@ -82,7 +82,7 @@ fn last_words(child: &mut Child) -> io::Result<String> {
     let (ended, end) = mpsc::channel::<()>();
     let watch = thread::Builder::new().name("trial".into()).spawn(move || {
         if end.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-            tracing::error!("a trial image takes longer than {PATIENCE:?}");
+            tracing::error!("a trial takes longer than {PATIENCE:?}");
             let _ = kill_process(pid, Signal::KILL);
         }
     })?;

@@ -14,7 +14,7 @@ pub(crate) fn model(kind: &str) -> PathBuf {
     written("encoders.py", kind, None)
 }
 
-/// `line`, `whole`, `grid` or `deadly`, for a model of that embedding width.
+/// `line`, `whole`, `grid`, `hears`, `short`, `both` or `deadly`, for a model of that embedding width.
 pub(crate) fn projector(kind: &str, width: usize) -> PathBuf {
     written("projectors.py", kind, Some(width))
 }

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use llm_server::engine::{
     media::{Attention, Image, Layout},
-    vision::{self, Segment, Unseen, Vision},
+    senses::{self, Faculties, Medium, Segment, Senses, Unperceived},
 };
 use serde_json::{Value, json};
 use std::{convert::Infallible, io::Cursor, sync::Arc};
@@ -12,27 +12,33 @@ use std::{convert::Infallible, io::Cursor, sync::Arc};
 use crate::support::{Server, Setup, text, value};
 
 /// Sees 20 rows between two marks in every picture but black ones.
-fn eyes() -> Vision {
-    let started = vision::start(1 << 20, || {
-        Ok::<_, Infallible>(|picture: &vision::Picture| {
-            if picture.rgb.iter().all(|&shade| shade == 0) {
-                return Err(Unseen::Refused("it is too dark".to_owned()));
-            }
-            let (line, causal) = (Layout::Line, Attention::Causal);
-            let image = Image::new(&picture.digest, 0, line, causal, 1, vec![0.0; 20]).unwrap();
-            Ok(vec![
-                Segment::Text(vec![60]),
-                Segment::Image(Arc::new(image)),
-                Segment::Text(vec![62]),
-            ])
-        })
-    });
+fn eyes() -> Senses {
+    let faculties = Faculties {
+        sees: true,
+        hears: None,
+    };
+    let look = |medium: &Medium| {
+        let Medium::Picture(picture) = medium else {
+            return Err(Unperceived::Refused("it is no picture".to_owned()));
+        };
+        if picture.rgb.iter().all(|&shade| shade == 0) {
+            return Err(Unperceived::Refused("it is too dark".to_owned()));
+        }
+        let (line, causal) = (Layout::Line, Attention::Causal);
+        let image = Image::new(&picture.digest, 0, line, causal, 1, vec![0.0; 20]).unwrap();
+        Ok(vec![
+            Segment::Text(vec![60]),
+            Segment::Image(Arc::new(image)),
+            Segment::Text(vec![62]),
+        ])
+    };
+    let started = senses::start(1 << 20, move || Ok::<_, Infallible>((faculties, look)));
     started.unwrap_or_else(|never| match never {})
 }
 
 fn seeing() -> Server {
     let setup = Setup {
-        vision: Some(eyes()),
+        senses: Some(eyes()),
         ..Setup::default()
     };
     setup.start()
@@ -143,8 +149,8 @@ async fn what_is_wrong_with_an_image_is_said_where_it_stands() {
     let detail =
         json!({"type": "image_url", "image_url": {"url": url(&png(9, 8)), "detail": "most"}});
     insta::assert_snapshot!(one(detail).await, @r#"messages[0].content[1].image_url.detail: expected "auto", "low", "high" or "original""#);
-    insta::assert_snapshot!(one(json!({"type": "input_audio", "input_audio": {"data": "", "format": "wav"}})).await, @"messages[0].content[1]: this model takes no audio");
-    insta::assert_snapshot!(one(json!({"type": "media_marker", "text": "x"})).await, @r#"messages[0].content[1].type: expected "text" or "image_url", got "media_marker""#);
+    insta::assert_snapshot!(one(json!({"type": "input_audio", "input_audio": {"data": "", "format": "wav"}})).await, @"messages[0].content[1]: this model takes no audio, only text and images");
+    insta::assert_snapshot!(one(json!({"type": "media_marker", "text": "x"})).await, @r#"messages[0].content[1].type: expected "text", "image_url" or "input_audio", got "media_marker""#);
     // And it still answers.
     usage(&server, message(&[words("hello")])).await;
 }

@@ -3,6 +3,7 @@
 
 mod agent;
 mod anthropic;
+mod audio;
 mod chat;
 mod completions;
 mod embeddings;

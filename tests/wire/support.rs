@@ -26,7 +26,7 @@ use llm_server::{
         state::Places,
         model::{About, Fim, Vocab},
         task::Pooling,
-        vision::Vision,
+        senses::Senses,
     },
     gpu::Gpus,
 };
@@ -55,7 +55,7 @@ pub(crate) struct Setup {
     /// What marks a gap in the vocabulary.
     pub(crate) fim: Fim,
     pub(crate) about: About,
-    pub(crate) vision: Option<Vision>,
+    pub(crate) senses: Option<Senses>,
     /// Where states may lie as files.
     pub(crate) places: Places,
 }
@@ -74,7 +74,7 @@ impl Default for Setup {
             template: TEMPLATE,
             fim: Fim::default(),
             about: About::default(),
-            vision: None,
+            senses: None,
             places: Places::default(),
             limits: Limits {
                 queue: 4,
@@ -84,6 +84,9 @@ impl Default for Setup {
                 images: 3,
                 image_bytes: 16 << 10,
                 image_pixels: 64 << 10,
+                audio: 2,
+                audio_bytes: 64 << 10,
+                audio_length: Duration::from_secs(2),
                 queue_wait: minute,
                 request: minute,
                 receive: minute,
@@ -115,7 +118,7 @@ impl Setup {
             template,
             fim,
             about,
-            vision,
+            senses,
             places,
         } = self;
         let built = engine::start_in(
@@ -130,7 +133,7 @@ impl Setup {
         let work = Work::Generate {
             engine: engine.clone(),
             chat: Chat::from_template(template, "", "").unwrap(),
-            vision,
+            senses,
         };
         let (router, stage) = routed(
             work,

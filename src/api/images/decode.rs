@@ -9,7 +9,7 @@ use image::{
 };
 use serde_json::Value;
 
-use crate::engine::{media::ImageDigest, vision::Picture};
+use crate::engine::{media::MediumDigest, senses::Picture};
 
 /// How much of an image is to be looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl From<ImageError> for Undecoded {
 
 pub(super) fn picture(
     file: &[u8],
-    digest: ImageDigest,
+    digest: MediumDigest,
     detail: Detail,
     most: u64,
 ) -> Result<Picture, Undecoded> {

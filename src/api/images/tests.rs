@@ -1,5 +1,7 @@
 //! What is taken for an image, and in which words everything else is refused.
 
+use ::base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use super::*;
 
 fn limits() -> Limits {
@@ -42,7 +44,7 @@ fn what_is_no_data_url_of_an_image_is_refused_with_what_would_be() {
 
 #[test]
 fn a_file_above_the_limit_is_refused_at_the_byte() {
-    let url = |bytes: usize| format!("data:image/png;base64,{}", BASE64.encode(vec![0; bytes]));
+    let url = |bytes: usize| format!("data:image/png;base64,{}", STANDARD.encode(vec![0; bytes]));
     assert_eq!(file(&url(2000), &limits()).map(|file| file.len()), Ok(2000));
     assert_eq!(why_not(&url(2001)), "the image is larger than 2000 bytes");
     assert_eq!(why_not(&url(20_000)), "the image is larger than 2000 bytes");
@@ -50,8 +52,9 @@ fn a_file_above_the_limit_is_refused_at_the_byte() {
 
 #[test]
 fn the_digest_tells_files_and_details_apart() {
-    let of = |file: &[u8], detail| digest(file, detail);
-    assert_eq!(of(b"a", Detail::Full), of(b"a", Detail::Full));
-    assert_ne!(of(b"a", Detail::Full), of(b"b", Detail::Full));
-    assert_ne!(of(b"a", Detail::Full), of(b"a", Detail::Low));
+    let [full, low] = [Detail::Full, Detail::Low].map(Kind::Image);
+    assert_eq!(digest(b"a", full), digest(b"a", full));
+    assert_ne!(digest(b"a", full), digest(b"b", full));
+    assert_ne!(digest(b"a", full), digest(b"a", low));
+    assert_ne!(digest(b"a", full), digest(b"a", Kind::Sound));
 }

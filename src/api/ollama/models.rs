@@ -94,6 +94,7 @@ fn capabilities(service: &Service) -> Value {
         ("completion", true),
         ("tools", can.tool_calls),
         ("insert", fills),
+        ("vision", service.work.sees()),
         ("thinking", can.thinking),
     ];
     all.iter()

@@ -8,7 +8,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::api::{App, Identity, Service, error::ApiError};
+use crate::api::{App, Identity, Service, Work, error::ApiError};
 
 #[derive(Serialize)]
 pub(in crate::api) struct List {
@@ -22,7 +22,15 @@ pub(in crate::api) struct Model {
     object: &'static str,
     created: u64,
     owned_by: &'static str,
+    architecture: Architecture,
     meta: Meta,
+}
+
+/// llama-server's names for what goes in and what comes out.
+#[derive(Serialize)]
+struct Architecture {
+    input_modalities: Vec<&'static str>,
+    output_modalities: Vec<&'static str>,
 }
 
 /// llama-server's names for what the file says of the model.
@@ -87,6 +95,22 @@ pub(in crate::api) fn names(identity: &Identity) -> Vec<String> {
         .collect()
 }
 
+fn architecture(work: &Work) -> Architecture {
+    let inputs = [
+        ("text", true),
+        ("image", work.sees()),
+        ("audio", work.hears()),
+    ];
+    let taken = inputs.into_iter().filter(|(_, taken)| *taken);
+    Architecture {
+        input_modalities: taken.map(|(name, _)| name).collect(),
+        output_modalities: match work {
+            Work::Generate { .. } => vec!["text"],
+            Work::Embed { .. } | Work::Rank { .. } => Vec::new(),
+        },
+    }
+}
+
 fn model(name: &str, service: &Service) -> Model {
     let about = &service.about;
     Model {
@@ -94,6 +118,7 @@ fn model(name: &str, service: &Service) -> Model {
         object: "model",
         created: service.identity.created,
         owned_by: "llm-server",
+        architecture: architecture(&service.work),
         meta: Meta {
             vocab_type: about.vocabulary_type,
             n_vocab: about.vocabulary,

@@ -146,11 +146,11 @@ impl ImageBatch {
 /// Where a row is, in one of M-RoPE's dimensions: time, down, to the right, and one that is not in use.
 fn place(layout: Layout, dimension: usize, start: i32, row: i32) -> i32 {
     match (layout, dimension) {
-        (Layout::Line, _) => start + row,
+        (Layout::Line, 0..3) => start + row,
         (Layout::Grid { .. }, 0) => start,
         (Layout::Grid { columns }, 1) => start + row / columns.cast_signed(),
         (Layout::Grid { columns }, 2) => start + row % columns.cast_signed(),
-        (Layout::Grid { .. }, _) => 0,
+        (Layout::Line | Layout::Grid { .. }, _) => 0,
     }
 }
 
@@ -181,6 +181,8 @@ mod tests {
     fn rows_in_line_take_a_position_each_and_a_part_of_them_the_same() {
         assert_eq!(positions(Layout::Line, 1, 0, 6), [10, 11, 12, 13, 14, 15]);
         assert_eq!(positions(Layout::Line, 1, 4, 2), [14, 15]);
+        let text = [[14, 15], [14, 15], [14, 15], [0, 0]];
+        assert_eq!(positions(Layout::Line, 4, 4, 2), text.concat());
     }
 
     #[test]

@@ -21,26 +21,35 @@ int projector_open(const char * path, const llama_model * model, ggml_backend_de
     return guarded(out, [&] {
         *projector = mtmd_init_from_file(path, model, params(device, threads));
         if (!*projector) { return -1; }
-        *facts = { mtmd_support_vision(*projector), mtmd_support_audio(*projector), mtmd_decode_use_mrope(*projector) };
+        *facts = { mtmd_support_vision(*projector), mtmd_decode_use_mrope(*projector), mtmd_get_audio_sample_rate(*projector) };
         return 0;
     });
 }
 
 void projector_free(mtmd_context * projector) { mtmd_free(projector); }
 
-int projector_divide(const mtmd_context * projector, uint32_t width, uint32_t height, const uint8_t * rgb,
-                     mtmd_input_chunks ** chunks, char ** out) {
+// Takes the medium over.
+static int divide(const mtmd_context * projector, mtmd_bitmap * medium, mtmd_input_chunks ** chunks) {
+    mtmd::bitmap owned(medium);
+    mtmd::input_chunks divided(mtmd_input_chunks_init());
+    const mtmd_bitmap * media[] = { medium };
+    const char * marker = mtmd_get_marker(projector);
+    const mtmd_input_text text = { marker, strlen(marker), /* add_special */ false, /* parse_special */ true };
+    const int code = mtmd_tokenize(projector, divided.ptr.get(), &text, media, 1);
+    if (code == 0) { *chunks = divided.ptr.release(); }
+    return code;
+}
+
+int projector_divide_picture(const mtmd_context * projector, uint32_t width, uint32_t height, const uint8_t * rgb,
+                             mtmd_input_chunks ** chunks, char ** out) {
     *chunks = nullptr;
-    return guarded(out, [&] {
-        mtmd::bitmap picture(width, height, rgb);
-        mtmd::input_chunks divided(mtmd_input_chunks_init());
-        const mtmd_bitmap * pictures[] = { picture.ptr.get() };
-        const char * marker = mtmd_get_marker(projector);
-        const mtmd_input_text text = { marker, strlen(marker), /* add_special */ false, /* parse_special */ true };
-        const int code = mtmd_tokenize(projector, divided.ptr.get(), &text, pictures, 1);
-        if (code == 0) { *chunks = divided.ptr.release(); }
-        return code;
-    });
+    return guarded(out, [&] { return divide(projector, mtmd_bitmap_init(width, height, rgb), chunks); });
+}
+
+int projector_divide_sound(const mtmd_context * projector, size_t count, const float * samples, mtmd_input_chunks ** chunks,
+                           char ** out) {
+    *chunks = nullptr;
+    return guarded(out, [&] { return divide(projector, mtmd_bitmap_init_from_audio(count, samples), chunks); });
 }
 
 void projector_forget(mtmd_input_chunks * chunks) { mtmd_input_chunks_free(chunks); }
@@ -81,8 +90,11 @@ int projector_chunk_at(const mtmd_context * projector, const mtmd_input_chunks *
                 found->columns = columns_of(projector, chunk, found->count);
                 found->whole = mtmd_decode_use_non_causal(projector, chunk);
                 break;
+            case MTMD_INPUT_CHUNK_TYPE_AUDIO:
+                found->whole = mtmd_decode_use_non_causal(projector, chunk);
+                break;
             default:
-                throw std::runtime_error("the projector made something else than text and images of a picture");
+                throw std::runtime_error("the projector made something else than text, images and sounds");
         }
         return 0;
     });

@@ -1,7 +1,8 @@
-//! A projector: what turns pictures into rows of numbers that a model takes in place of tokens.
+//! A projector: what turns pictures and sounds into rows of numbers that a model takes in place of tokens.
+
+mod raw;
 
 use std::{
-    ffi::{c_char, c_int},
     path::{Path, PathBuf},
     ptr,
     sync::Arc,
@@ -9,76 +10,13 @@ use std::{
 
 use llama_cpp_sys_2 as sys;
 
-use super::{LoadError, Weights, backend, devices, guard::outcome};
+use self::raw::{Chunks, Facts, Found, Raw};
+use super::{LoadError, Weights, backend, devices};
 use crate::engine::{
     gguf,
-    media::{Attention, Image, Layout},
-    vision::{Picture, Segment, Unseen},
+    media::{Attention, Image, Layout, MediumDigest},
+    senses::{Faculties, Medium, Picture, Segment, Sound, Unperceived},
 };
-
-unsafe extern "C" {
-    fn projector_open(
-        path: *const c_char,
-        model: *const sys::llama_model,
-        device: sys::ggml_backend_dev_t,
-        threads: c_int,
-        projector: *mut *mut sys::mtmd_context,
-        facts: *mut Facts,
-        out: *mut *mut c_char,
-    ) -> c_int;
-    fn projector_free(projector: *mut sys::mtmd_context);
-    fn projector_divide(
-        projector: *const sys::mtmd_context,
-        width: u32,
-        height: u32,
-        rgb: *const u8,
-        chunks: *mut *mut sys::mtmd_input_chunks,
-        out: *mut *mut c_char,
-    ) -> c_int;
-    fn projector_forget(chunks: *mut sys::mtmd_input_chunks);
-    fn projector_chunk_at(
-        projector: *const sys::mtmd_context,
-        chunks: *const sys::mtmd_input_chunks,
-        at: usize,
-        chunk: *mut Chunk,
-        more: *mut bool,
-        out: *mut *mut c_char,
-    ) -> c_int;
-    fn projector_encode(
-        projector: *mut sys::mtmd_context,
-        chunks: *const sys::mtmd_input_chunks,
-        at: usize,
-        numbers: *mut f32,
-        count: usize,
-        out: *mut *mut c_char,
-    ) -> c_int;
-    fn projector_gauge(
-        path: *const c_char,
-        device: sys::ggml_backend_dev_t,
-        threads: c_int,
-        on_device: *mut usize,
-        on_host: *mut usize,
-        out: *mut *mut c_char,
-    ) -> c_int;
-}
-
-/// `projector_facts` of projector.h.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default)]
-struct Facts {
-    sees: bool,
-    hears: bool,
-    grid: bool,
-}
-
-/// `projector_chunk` of projector.h.
-#[repr(C)]
-struct Chunk {
-    tokens: *const sys::llama_token,
-    count: usize,
-    columns: u32,
-    whole: bool,
-}
 
 /// Where and how a projector computes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,65 +32,105 @@ pub struct Projection {
 /// An open projector. One thread at a time uses it.
 pub struct Projector {
     raw: Raw,
+    faculties: Faculties,
     weights: Arc<Weights>,
     place: Projection,
-}
-
-struct Raw(*mut sys::mtmd_context);
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        // SAFETY: ours, and freed once.
-        unsafe { projector_free(self.0) };
-    }
 }
 
 impl Projector {
     /// Opens the file for the model and computes an image of the projector's own choice. [`super::init`] comes first.
     pub fn open(weights: Arc<Weights>, place: Projection) -> Result<Self, LoadError> {
-        let raw = open(&weights, &place)?;
+        let (raw, faculties) = open(&weights, &place)?;
         Ok(Self {
             raw,
+            faculties,
             weights,
             place,
         })
     }
 
-    /// What the model takes in place of the picture.
-    pub fn see(&mut self, picture: &Picture) -> Result<Vec<Segment>, Unseen> {
-        let outcome = self.look(picture);
-        if let Err(Unseen::Failed(why)) = &outcome {
+    pub fn faculties(&self) -> Faculties {
+        self.faculties
+    }
+
+    /// What the model takes in place of the picture or the sound.
+    pub fn perceive(&mut self, medium: &Medium) -> Result<Vec<Segment>, Unperceived> {
+        let outcome = match medium {
+            Medium::Picture(picture) => self.look(picture),
+            Medium::Sound(sound) => self.listen(sound),
+        };
+        if let Err(Unperceived::Failed(why)) = &outcome {
             // After an abort halfway nothing is certain.
             tracing::error!(%why, "opening the projector anew");
             match open(&self.weights, &self.place) {
-                Ok(raw) => self.raw = raw,
+                Ok((raw, _)) => self.raw = raw,
                 Err(error) => tracing::error!(%error, "the projector cannot be opened again"),
             }
         }
         outcome
     }
 
-    fn look(&mut self, picture: &Picture) -> Result<Vec<Segment>, Unseen> {
-        let chunks = self.divide(picture)?;
+    fn look(&mut self, picture: &Picture) -> Result<Vec<Segment>, Unperceived> {
+        let Picture { width, height, .. } = *picture;
+        let bytes = u64::from(width) * u64::from(height) * 3;
+        if picture.rgb.len() as u64 != bytes || bytes == 0 {
+            return Err(Unperceived::Refused("the picture has no pixels".into()));
+        }
+        backend::take_errors();
+        let chunks = self.raw.divide_picture(picture).map_err(|fault| {
+            Unperceived::Refused(format!(
+                "the model's projector cannot take a picture of {width} × {height} pixels: {}",
+                backend::reason(fault)
+            ))
+        })?;
+        self.compute(&chunks, &picture.digest)
+    }
+
+    fn listen(&mut self, sound: &Sound) -> Result<Vec<Segment>, Unperceived> {
+        let count = sound.samples.len();
+        // libmtmd asserts on a single one.
+        if count < 2 || !sound.samples.iter().all(|sample| sample.is_finite()) {
+            let why = "the sound has no samples, or some that are no numbers";
+            return Err(Unperceived::Refused(why.into()));
+        }
+        backend::take_errors();
+        let chunks = self.raw.divide_sound(sound).map_err(|fault| {
+            Unperceived::Refused(format!(
+                "the model's projector cannot take a sound of {count} samples: {}",
+                backend::reason(fault)
+            ))
+        })?;
+        self.compute(&chunks, &sound.digest)
+    }
+
+    fn compute(
+        &mut self,
+        chunks: &Chunks,
+        digest: &MediumDigest,
+    ) -> Result<Vec<Segment>, Unperceived> {
         let mut segments = Vec::new();
         let mut parts = 0;
         for at in 0.. {
-            let Some(chunk) = self.chunk(&chunks, at)? else {
-                break;
-            };
+            let chunk = self.raw.chunk(chunks, at);
+            let chunk = chunk.map_err(|fault| Unperceived::Refused(backend::reason(fault)))?;
             segments.push(match chunk {
-                Found::Text(tokens) => Segment::Text(tokens),
-                Found::Image {
-                    rows,
-                    layout,
-                    attention,
-                } => {
+                None => break,
+                Some(Found::Text(tokens)) => Segment::Text(tokens),
+                Some(Found::Rows {
+                    count,
+                    columns,
+                    whole,
+                }) => {
+                    let attention = self.attention(whole, count)?;
+                    let layout = match columns {
+                        0 => Layout::Line,
+                        columns => Layout::Grid { columns },
+                    };
                     let width = self.weights.embedding_width();
-                    let numbers = self.encode(&chunks, at, rows * width)?;
-                    let image =
-                        Image::new(&picture.digest, parts, layout, attention, width, numbers);
+                    let numbers = self.encode(chunks, at, count * width)?;
+                    let image = Image::new(digest, parts, layout, attention, width, numbers);
                     parts += 1;
-                    let none = || Unseen::Failed("it made no rows of the picture".into());
+                    let none = || Unperceived::Failed("it made no rows".into());
                     Segment::Image(Arc::new(image.ok_or_else(none)?))
                 }
             });
@@ -160,126 +138,36 @@ impl Projector {
         Ok(segments)
     }
 
-    fn divide(&self, picture: &Picture) -> Result<Chunks, Unseen> {
-        let Picture { width, height, .. } = *picture;
-        let bytes = u64::from(width) * u64::from(height) * 3;
-        if picture.rgb.len() as u64 != bytes || bytes == 0 {
-            return Err(Unseen::Refused("the picture has no pixels".into()));
-        }
-        backend::take_errors();
-        let (mut chunks, mut out) = (ptr::null_mut(), ptr::null_mut());
-        // SAFETY: there are as many pixels as said; the projector is open.
-        let code = unsafe {
-            let rgb = picture.rgb.as_ptr();
-            projector_divide(
-                self.raw.0,
-                width,
-                height,
-                rgb,
-                &raw mut chunks,
-                &raw mut out,
-            )
-        };
-        match outcome(code, out) {
-            Ok(()) => Ok(Chunks(chunks)),
-            Err(fault) => Err(Unseen::Refused(format!(
-                "the model's projector cannot take a picture of {width} × {height} pixels: {}",
-                backend::reason(fault)
+    fn attention(&self, whole: bool, rows: usize) -> Result<Attention, Unperceived> {
+        let ubatch = self.place.ubatch;
+        match whole {
+            false => Ok(Attention::Causal),
+            true if rows <= ubatch as usize => Ok(Attention::Whole),
+            true => Err(Unperceived::Refused(format!(
+                "it takes {rows} tokens, which this model computes at once, and engine.ubatch is {ubatch}"
             ))),
         }
     }
 
-    fn chunk(&self, chunks: &Chunks, at: usize) -> Result<Option<Found>, Unseen> {
-        let mut chunk = Chunk {
-            tokens: ptr::null(),
-            count: 0,
-            columns: 0,
-            whole: false,
-        };
-        let (mut more, mut out) = (false, ptr::null_mut());
-        // SAFETY: the chunks are of this projector.
-        let code = unsafe {
-            projector_chunk_at(
-                self.raw.0,
-                chunks.0,
-                at,
-                &raw mut chunk,
-                &raw mut more,
-                &raw mut out,
-            )
-        };
-        outcome(code, out).map_err(|fault| Unseen::Refused(backend::reason(fault)))?;
-        if !more {
-            return Ok(None);
-        }
-        if !chunk.tokens.is_null() {
-            // SAFETY: `tokens` points to so many tokens, which live as long as the chunks.
-            let tokens = unsafe { std::slice::from_raw_parts(chunk.tokens, chunk.count) };
-            return Ok(Some(Found::Text(tokens.to_vec())));
-        }
-        let ubatch = self.place.ubatch;
-        if chunk.whole && chunk.count > ubatch as usize {
-            return Err(Unseen::Refused(format!(
-                "the picture takes {} tokens, which this model computes at once, and engine.ubatch is {ubatch}",
-                chunk.count
-            )));
-        }
-        Ok(Some(Found::Image {
-            rows: chunk.count,
-            layout: match chunk.columns {
-                0 => Layout::Line,
-                columns => Layout::Grid { columns },
-            },
-            attention: if chunk.whole {
-                Attention::Whole
-            } else {
-                Attention::Causal
-            },
-        }))
-    }
-
-    fn encode(&mut self, chunks: &Chunks, at: usize, count: usize) -> Result<Vec<f32>, Unseen> {
+    fn encode(
+        &mut self,
+        chunks: &Chunks,
+        at: usize,
+        count: usize,
+    ) -> Result<Vec<f32>, Unperceived> {
         backend::take_errors();
-        let mut numbers = vec![0.0; count];
-        let mut out = ptr::null_mut();
-        // SAFETY: there is room for `count` numbers, which the projector makes: it was opened for the same width.
-        let code = unsafe {
-            let into = numbers.as_mut_ptr();
-            projector_encode(self.raw.0, chunks.0, at, into, count, &raw mut out)
-        };
-        outcome(code, out).map_err(|fault| Unseen::Failed(backend::reason(fault)))?;
+        let numbers = self.raw.encode(chunks, at, count);
+        let numbers = numbers.map_err(|fault| Unperceived::Failed(backend::reason(fault)))?;
         if numbers.iter().all(|number| number.is_finite()) {
             Ok(numbers)
         } else {
-            Err(Unseen::Failed(
-                "it computed numbers that are not finite".into(),
-            ))
+            let why = "it computed numbers that are not finite";
+            Err(Unperceived::Failed(why.into()))
         }
     }
 }
 
-// SAFETY: nothing in it belongs to a thread; whoever has it uses it alone.
-unsafe impl Send for Projector {}
-
-enum Found {
-    Text(Vec<sys::llama_token>),
-    Image {
-        rows: usize,
-        layout: Layout,
-        attention: Attention,
-    },
-}
-
-struct Chunks(*mut sys::mtmd_input_chunks);
-
-impl Drop for Chunks {
-    fn drop(&mut self) {
-        // SAFETY: ours, and freed once.
-        unsafe { projector_forget(self.0) };
-    }
-}
-
-fn open(weights: &Weights, place: &Projection) -> Result<Raw, LoadError> {
+fn open(weights: &Weights, place: &Projection) -> Result<(Raw, Faculties), LoadError> {
     let refuse = |why: String| LoadError::File {
         path: place.file.clone(),
         why,
@@ -288,28 +176,17 @@ fn open(weights: &Weights, place: &Projection) -> Result<Raw, LoadError> {
     let name = backend::c_path(&place.file)?;
     let device = handle(place.device.as_deref())?;
     backend::take_errors();
-    let (mut raw, mut out) = (ptr::null_mut(), ptr::null_mut());
-    let mut facts = Facts::default();
-    // SAFETY: the model is loaded; the projector reads its vocabulary and sizes now and never again.
-    let code = unsafe {
-        projector_open(
-            name.as_ptr(),
-            weights.as_ptr(),
-            device,
-            c_int::try_from(place.threads).unwrap_or(1),
-            &raw mut raw,
-            &raw mut facts,
-            &raw mut out,
-        )
-    };
-    outcome(code, out)
+    let (raw, facts) = Raw::open(&name, weights.as_ptr(), device, place.threads)
         .map_err(|fault| refuse(format!("as a projector: {}", backend::reason(fault))))?;
-    let raw = Raw(raw);
-    let Facts { sees, hears, grid } = facts;
+    let Facts { sees, grid, hears } = facts;
     tracing::debug!(sees, hears, grid, "projector");
-    if !sees {
+    let faculties = Faculties {
+        sees,
+        hears: u32::try_from(hears).ok().filter(|&rate| rate > 0),
+    };
+    if !sees && faculties.hears.is_none() {
         return Err(refuse(
-            "the projector reads no images; this server takes no audio yet".into(),
+            "the projector reads neither images nor sounds".into(),
         ));
     }
     if grid != (weights.positions() > 1) {
@@ -317,7 +194,7 @@ fn open(weights: &Weights, place: &Projection) -> Result<Raw, LoadError> {
             "the projector places images in another way than the model".into(),
         ));
     }
-    Ok(raw)
+    Ok((raw, faculties))
 }
 
 fn handle(device: Option<&str>) -> Result<sys::ggml_backend_dev_t, LoadError> {
@@ -349,19 +226,7 @@ pub(crate) fn gauge_projector(
     let name = backend::c_path(file)?;
     let device = handle(device)?;
     backend::take_errors();
-    let (mut on_device, mut on_host, mut out) = (0, 0, ptr::null_mut());
-    // SAFETY: a NUL-terminated path and a device that lives as long as the process.
-    let code = unsafe {
-        projector_gauge(
-            name.as_ptr(),
-            device,
-            c_int::try_from(threads).unwrap_or(1),
-            &raw mut on_device,
-            &raw mut on_host,
-            &raw mut out,
-        )
-    };
-    outcome(code, out)
+    let (on_device, on_host) = raw::gauge(&name, device, threads)
         .map_err(|fault| refuse(format!("as a projector: {}", backend::reason(fault))))?;
     Ok(ProjectorBytes {
         on_device: on_device as u64,

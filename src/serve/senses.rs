@@ -4,6 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use tracing::info;
 
+use super::patterns;
 use crate::{
     config::Config,
     engine::{
@@ -11,15 +12,12 @@ use crate::{
         fit::Plan,
         llama::{LoadError, Projection, Projector, Weights},
         media::Prompt,
+        senses::{self, Medium, Perceived, Senses, Unperceived},
         threads,
-        vision::{self, Picture, Seen, Unseen, Vision},
     },
 };
 
-/// A plain picture, in pixels of each side.
-pub(crate) const PLAIN: u32 = 384;
-
-/// Whose picture the warm-up's is: nobody's.
+/// Whose medium the warm-up's is: nobody's.
 const NOBODY: u64 = u64::MAX;
 
 /// Where and how the projector of a plan computes. On a CPU it has half of the threads that read prompts: streams go on
@@ -38,14 +36,15 @@ pub(super) fn projection(file: &Path, plan: &Plan) -> Projection {
     }
 }
 
-/// Opens the projector on a thread of its own and takes a picture through it and the engine.
+/// Opens the projector on a thread of its own and takes a picture and a sound through it and the engine, as far as it
+/// sees and hears.
 pub(super) fn open(
     file: &Path,
     weights: &Arc<Weights>,
     plan: &Plan,
     config: &Config,
     engine: &Engine,
-) -> Result<Vision, LoadError> {
+) -> Result<Senses, LoadError> {
     let place = projection(file, plan);
     let on_gpu = place.device.is_some();
     info!(
@@ -55,41 +54,56 @@ pub(super) fn open(
     );
     let (own, mask) = (Arc::clone(weights), config.engine.cpu_mask.clone());
     let budget = usize::try_from(u64::from(config.cache.images) << 20).unwrap_or(usize::MAX);
-    let vision = vision::start(budget, move || {
+    let senses = senses::start(budget, move || {
         if let Some(cpus) = mask.as_deref().and_then(threads::parse_list) {
             threads::keep_to(&cpus)
                 .map_err(|error| LoadError::Context(format!("engine.cpu_mask: {error}")))?;
         }
         let mut projector = Projector::open(own, place)?;
-        Ok(move |picture: &Picture| projector.see(picture))
+        let faculties = projector.faculties();
+        Ok((faculties, move |medium: &Medium| projector.perceive(medium)))
     })?;
-    let refuse = |why: Unseen| LoadError::File {
-        path: file.to_owned(),
-        why: why.to_string(),
+    let perceive = |what: &str, medium: Medium| {
+        let perceived = senses.perceive_now(NOBODY, medium);
+        perceived.map_err(|why: Unperceived| LoadError::File {
+            path: file.to_owned(),
+            why: format!("{what}: {why}"),
+        })
     };
-    let seen = vision
-        .see_now(NOBODY, pattern(PLAIN, PLAIN))
-        .map_err(refuse)?;
-    decode(engine, &seen)?;
-    if on_gpu {
-        // What the largest picture takes is known only now: better here than in a request.
-        let side = u32::try_from(config.limits.image_pixels.isqrt()).unwrap_or(u32::MAX);
-        vision
-            .see_now(NOBODY, pattern(side, side))
-            .map_err(refuse)?;
+    if senses.sees() {
+        let picture = patterns::picture(patterns::PLAIN, patterns::PLAIN);
+        let perceived = perceive("a plain picture", picture)?;
+        decode(engine, &perceived, "an image")?;
     }
-    vision.forget();
-    Ok(vision)
+    if let Some(rate) = senses.hears() {
+        let sound = patterns::sound(rate, Duration::from_secs(1));
+        let perceived = perceive("a plain sound", sound)?;
+        decode(engine, &perceived, "a sound")?;
+    }
+    if on_gpu {
+        // What the largest ones take is known only now: better here than in a request.
+        if senses.sees() {
+            let side = u32::try_from(config.limits.image_pixels.isqrt()).unwrap_or(u32::MAX);
+            let largest = patterns::picture(side, side);
+            perceive("the largest picture (limits.image_pixels)", largest)?;
+        }
+        if let Some(rate) = senses.hears() {
+            let longest = patterns::sound(rate, config.limits.audio_length);
+            perceive("the longest sound (limits.audio_length)", longest)?;
+        }
+    }
+    senses.forget();
+    Ok(senses)
 }
 
-/// One token after the picture.
-fn decode(engine: &Engine, seen: &Seen) -> Result<(), LoadError> {
+/// One token after `what` was perceived.
+fn decode(engine: &Engine, perceived: &Perceived, what: &str) -> Result<(), LoadError> {
     const ANY: Token = 0;
     const PATIENCE: Duration = Duration::from_mins(10);
-    let failed = |why: String| LoadError::WarmUp(format!("with an image: {why}"));
+    let failed = |why: String| LoadError::WarmUp(format!("with {what}: {why}"));
     let mut prompt = Prompt::default();
-    vision::place(seen, &mut prompt);
-    let image_tokens = prompt.tokens.len();
+    senses::place(perceived, &mut prompt);
+    let media_tokens = prompt.tokens.len();
     prompt.text(&[ANY]);
     let job = Job {
         prompt: prompt.tokens,
@@ -114,7 +128,7 @@ fn decode(engine: &Engine, seen: &Seen) -> Result<(), LoadError> {
     };
     let mut events = engine.submit(job).map_err(|refused| {
         failed(format!(
-            "a picture of {PLAIN} × {PLAIN} pixels takes {image_tokens} tokens: {refused}"
+            "a plain one takes {media_tokens} tokens: {refused}"
         ))
     })?;
     while let Some(event) = events.blocking_recv() {
@@ -123,27 +137,4 @@ fn decode(engine: &Engine, seen: &Seen) -> Result<(), LoadError> {
         }
     }
     Err(failed("the engine ended without a word".into()))
-}
-
-/// A picture whose colours run.
-pub(crate) fn pattern(width: u32, height: u32) -> Picture {
-    let shade = |at: u32, of: u32| u8::try_from(u64::from(at) * 255 / u64::from(of)).unwrap_or(255);
-    let rows = (0..height).flat_map(|y| {
-        (0..width).flat_map(move |x| {
-            [
-                shade(x, width),
-                shade(y, height),
-                shade(x ^ y, width.max(height)),
-            ]
-        })
-    });
-    let mut digest = [0; 32];
-    digest[..4].copy_from_slice(&width.to_le_bytes());
-    digest[4..8].copy_from_slice(&height.to_le_bytes());
-    Picture {
-        digest,
-        width,
-        height,
-        rgb: rows.collect(),
-    }
 }
