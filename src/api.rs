@@ -10,6 +10,7 @@ mod error;
 mod fields;
 mod health;
 mod images;
+mod loras;
 mod metrics;
 mod native;
 mod ollama;
@@ -48,6 +49,7 @@ use tower_http::{
 pub use self::{
     auth::Key,
     early::Early,
+    loras::{Lora, Loras},
     tape::Tape,
     work::{Scale, Work},
 };
@@ -99,6 +101,7 @@ pub struct Identity {
     /// Key in `models.lock` (or the file's name).
     pub model: String,
     pub aliases: Aliases,
+    pub loras: Loras,
     /// Seconds since the epoch at which the model was loaded.
     pub created: u64,
     /// `system_fingerprint`: digest over engine bytes, weights and effective configuration.

@@ -17,11 +17,12 @@ mod svg;
 pub mod trial_image;
 pub mod version;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
 use crate::{
+    config::AdapterConfig,
     engine::{fit::FitError, llama::LoadError, rpc::Unusable, threads},
     fetch::FetchError,
     lock::VerifyError,
@@ -151,7 +152,10 @@ impl From<&Failure> for Exit {
             Failure::Load(LoadFailure::Fit(FitError::Worker(unusable))) => unusable.into(),
             Failure::Load(
                 LoadFailure::Engine(
-                    LoadError::Context(_) | LoadError::WarmUp(_) | LoadError::Backend(_),
+                    LoadError::Refused { .. }
+                    | LoadError::Context(_)
+                    | LoadError::WarmUp(_)
+                    | LoadError::Backend(_),
                 )
                 | LoadFailure::Fit(_)
                 | LoadFailure::Chat(_),
@@ -209,6 +213,7 @@ pub(crate) fn origins(loaded: &Loaded, absent: Absent) -> Origins {
     Origins {
         model: origin(loaded, absent),
         projector: projector(loaded, absent),
+        adapters: adapters(loaded, absent),
     }
 }
 
@@ -231,18 +236,39 @@ pub(crate) fn origin(loaded: &Loaded, absent: Absent) -> Origin {
 
 fn projector(loaded: &Loaded, absent: Absent) -> Option<Origin> {
     let name = loaded.config.model.projector.clone()?;
-    match (&loaded.projector_file, loaded.lock.get(&name)) {
+    Some(companion(
+        loaded,
+        name,
+        loaded.projector_file.as_ref(),
+        absent,
+    ))
+}
+
+/// The adapters that a checked configuration names, in its order.
+pub(crate) fn adapters(loaded: &Loaded, absent: Absent) -> Vec<Origin> {
+    let adapters = loaded.config.model.adapters.iter();
+    let origin = |adapter: &AdapterConfig| {
+        let name = adapter.name.clone();
+        let file = loaded.adapter_files.get(&name);
+        companion(loaded, name, file, absent)
+    };
+    adapters.map(origin).collect()
+}
+
+/// A file beside the weights: the one that the command line names, else the one that the lock pins.
+fn companion(loaded: &Loaded, name: String, file: Option<&PathBuf>, absent: Absent) -> Origin {
+    match (file, loaded.lock.get(&name)) {
         (Some(path), _) => {
             let path = path.clone();
-            Some(Origin::File { name, path })
+            Origin::File { name, path }
         }
         (None, Some(entry)) => {
             let entry = Box::new(entry.clone());
-            Some(Origin::Pinned {
+            Origin::Pinned {
                 name,
                 entry,
                 absent,
-            })
+            }
         }
         (None, None) => unreachable!("the configuration was checked against the lock"),
     }

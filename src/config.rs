@@ -36,7 +36,7 @@ pub struct Config {
     pub log: LogConfig,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// Key in `models.lock`.
@@ -47,9 +47,29 @@ pub struct ModelConfig {
     pub chat_template: Option<PathBuf>,
     /// Key in `models.lock` of what turns images into the model's input; `None`: it takes none.
     pub projector: Option<String>,
+    /// What requests may change the model's weights by.
+    pub adapters: Vec<AdapterConfig>,
     pub kind: Kind,
     /// Parameters for requests that do not give them themselves.
     pub defaults: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A LoRA adapter.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterConfig {
+    /// Key in `models.lock`.
+    pub name: String,
+    /// For requests that do not say otherwise; 0: not at all.
+    #[serde(default = "whole")]
+    pub scale: f32,
+    /// A name by which a request has this adapter alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<String>,
+}
+
+fn whole() -> f32 {
+    1.0
 }
 
 /// What the model is served for.

@@ -4,6 +4,7 @@
 //! Dropping the receiver of the events is the only way to cancel. Models that embed or rank have a border of their
 //! own in [`embed`].
 
+mod adapters;
 mod budget;
 pub mod constrain;
 pub mod embed;
@@ -48,6 +49,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use state::{Archive, ArchiveName, Errand, Fetched, Identity, Places, Shelf, Slots};
 
+pub use adapters::{Adapters, Scaled, Set};
 pub use budget::Budget;
 pub use enough::Enough;
 pub use job::{

@@ -100,7 +100,7 @@ pub fn log(plan: &Plan) {
             weights_mib = mib(device.weights.total()),
             kv_mib = mib(device.kv.total()),
             compute_mib = mib(device.compute),
-            beside_mib = mib(device.projector + device.draft),
+            beside_mib = mib(device.projector + device.adapters + device.draft),
             margin_mib = mib(device.margin),
             // Rounded down, also below zero: what is missing is never told too small.
             left_mib = device.left().div_euclid(1 << 20),

@@ -1,5 +1,6 @@
 //! The order of life: check → bind → verify → load → warm up → ready → serve → drain → join.
 
+pub(crate) mod adapters;
 pub(crate) mod files;
 mod http;
 mod identity;
@@ -203,7 +204,7 @@ impl Life {
             let _ = timeout(TURN_AWAY, self.http.finish()).await;
             return Ok(());
         };
-        let identity = self.identity(&proved);
+        let identity = self.identity(&proved)?;
         let ended = join_elsewhere(loaded.thread)?;
         let engine = loaded.work.watch();
         info!(
@@ -302,7 +303,7 @@ impl Life {
         let _ = timeout(TURN_AWAY, self.http.turned_away()).await;
     }
 
-    fn identity(&self, proved: &Proved) -> Identity {
+    fn identity(&self, proved: &Proved) -> Result<Identity, Failure> {
         let build = llama::build();
         let weights = proved.model.sha256.to_string();
         let projector = proved
@@ -315,9 +316,11 @@ impl Life {
             engine: &self.config.engine,
             weights_sha256: &weights,
             projector_sha256: projector.as_deref(),
+            adapters: &adapters::scales(&self.config.model.adapters, &proved.adapters_sha256),
             template: self.template.as_deref(),
         };
-        Identity {
+        Ok(Identity {
+            loras: adapters::loras(&self.config.model.adapters, proved)?,
             model: self.origins.model.name().to_owned(),
             aliases: self.surface.aliases(),
             created: SystemTime::now()
@@ -325,7 +328,7 @@ impl Life {
                 .map_or(0, |since| since.as_secs()),
             fingerprint: served.fingerprint(),
             version: served.version(),
-        }
+        })
     }
 }
 
@@ -378,12 +381,15 @@ pub fn version(config: &Config, origins: &Origins) -> Result<Value, Failure> {
     let template = files::template(config)?;
     let projector = origins.projector.as_ref().map(Origin::sha256).transpose()?;
     let projector = projector.map(|sha256| sha256.to_string());
+    let adapters = origins.adapters.iter().map(Origin::sha256);
+    let adapters = adapters.collect::<Result<Vec<_>, _>>()?;
     Ok(Served {
         build: &llama::build(),
         name: origins.model.name(),
         engine: &config.engine,
         weights_sha256: &origins.model.sha256()?.to_string(),
         projector_sha256: projector.as_deref(),
+        adapters: &adapters::scales(&config.model.adapters, &adapters),
         template: template.as_deref(),
     }
     .version())

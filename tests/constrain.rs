@@ -11,8 +11,8 @@ use std::{
 use llm_server::{
     config::{self, EngineConfig, KnownModel},
     engine::{
-        self, Claimant, Engine, Enough, Event, Failed, Finish, Finished, Grammar, Job, Sampling,
-        Token, Tuning,
+        self, Adapters, Claimant, Engine, Enough, Event, Failed, Finish, Finished, Grammar, Job,
+        Sampling, Token, Tuning,
         constrain::{Body, Constraint, Constraints, Frame, Part, Source, Strictness},
         fit,
         llama::{self, Llama, Weights},
@@ -102,6 +102,7 @@ impl Loaded {
             ignore_eos: false,
             logprobs: None,
             tenant: Some(0),
+            adapters: Adapters::default(),
             claimant: Claimant::default(),
             queue_wait: LONG,
             deadline: LONG,

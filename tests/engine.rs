@@ -16,8 +16,8 @@ use std::{
 use llm_server::{
     config::{self, EngineConfig, KnownModel},
     engine::{
-        self, Busy, Claimant, Engine, Enough, Event, Failed, Finish, Finished, Gbnf, Grammar, Job,
-        Piece, Sampling, Tuning,
+        self, Adapters, Busy, Claimant, Engine, Enough, Event, Failed, Finish, Finished, Gbnf,
+        Grammar, Job, Piece, Sampling, Tuning,
         fit::{self, FitError, Plan},
         llama::{self, Llama, LoadError, Weights},
         model::{DecodeError, Model, Row, Vocab},
@@ -103,6 +103,7 @@ impl Running {
             ignore_eos: false,
             logprobs: None,
             tenant: Some(0),
+            adapters: Adapters::default(),
             claimant: Claimant::default(),
             queue_wait: LONG,
             deadline: LONG,

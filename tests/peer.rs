@@ -2,13 +2,15 @@
 //!
 //! Runs where `LLAMA_SERVER` names the binary; elsewhere there is nothing to compare with.
 
+#[path = "support/encoders.rs"]
+mod encoders;
 #[path = "support/server.rs"]
 mod server;
 
 use std::{
     env,
+    ffi::OsString,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -56,8 +58,7 @@ impl Drop for Peer {
 }
 
 impl Peer {
-    /// `slots`: where it saves sequences.
-    fn start(slots: &Path) -> Option<Self> {
+    fn start(more: &[OsString]) -> Option<Self> {
         let binary = env::var_os("LLAMA_SERVER")?;
         server::fetch_model();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
@@ -73,8 +74,7 @@ impl Peer {
             .args(["--host", "127.0.0.1", "--port", &address.port().to_string()])
             // Its threads spin while they wait: more than one starves whatever runs beside it.
             .args(["-c", "1024", "-np", "1", "-t", "1", "--slots"])
-            .arg("--slot-save-path")
-            .arg(slots)
+            .args(more)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
@@ -235,7 +235,7 @@ fn asked() -> Vec<(&'static str, Value, &'static [&'static str])> {
 #[test]
 fn answers_have_the_fields_and_the_words_of_llama_servers() {
     let slots = tempfile::tempdir().unwrap();
-    let Some(peer) = Peer::start(slots.path()) else {
+    let Some(peer) = Peer::start(&["--slot-save-path".into(), slots.path().into()]) else {
         eprintln!("LLAMA_SERVER names no binary: nothing compared");
         return;
     };
@@ -312,4 +312,99 @@ fn compare_slots(server: &Server, peer: &Peer) {
     ] {
         ask(path, body);
     }
+}
+
+#[test]
+fn adapters_do_the_same_to_the_next_token() {
+    let adapters = ["one", "two", "deep", "waiting"].map(encoders::adapter);
+    let files = adapters.iter().map(|path| path.to_string_lossy());
+    let files = files.collect::<Vec<_>>().join(",");
+    let more = [
+        "--lora".into(),
+        files.into(),
+        "--lora-init-without-apply".into(),
+    ];
+    let Some(peer) = Peer::start(&more) else {
+        eprintln!("LLAMA_SERVER names no binary: nothing compared");
+        return;
+    };
+    let server = Server::start_adapted(
+        &adapters,
+        &[
+            "engine = {context = 1024, parallel = 1}",
+            // In the order of the other server, at the scales that it has not applied.
+            r#"model.adapters = [
+                {name = "adapter-one", scale = 0}, {name = "adapter-two", scale = 0},
+                {name = "adapter-deep", scale = 0}, {name = "adapter-waiting", scale = 0},
+            ]"#,
+        ],
+    );
+    let one = |id: u32, scale: f64| json!({"id": id, "scale": scale});
+    let sets = [
+        vec![one(0, 1.0)],
+        vec![one(0, 0.5)],
+        vec![one(1, -0.7)],
+        vec![one(2, 1.0)],
+        vec![one(0, 0.4), one(2, 1.5)],
+        // It acts from " Paris" on, if that is there.
+        vec![one(3, 1.0)],
+        vec![one(0, 0.0)],
+    ];
+    for prompt in [
+        "The capital of France is",
+        "In Paris, the river that flows through is the",
+    ] {
+        let mut said: Vec<f64> = Vec::new();
+        for lora in &sets {
+            let body = json!({"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": 5, "lora": lora});
+            let (status, theirs) = peer.ask("POST", "/completion", &body).expect("an answer");
+            assert_eq!(status, 200, "{theirs}");
+            let (status, ours) = server
+                .post("/completion", &body.to_string())
+                .expect("an answer");
+            assert_eq!(status, 200, "{ours}");
+            let ours = last_object(&ours).expect("JSON");
+            let top =
+                |answer: &Value| answer["completion_probabilities"][0]["top_logprobs"].clone();
+            let (ours, theirs) = (top(&ours), top(&theirs));
+            for (ours, theirs) in ours
+                .as_array()
+                .unwrap()
+                .iter()
+                .zip(theirs.as_array().unwrap())
+            {
+                assert_eq!(ours["token"], theirs["token"], "{prompt} {lora:?}");
+                let (ours, theirs) = (&ours["logprob"], &theirs["logprob"]);
+                let apart = ours.as_f64().unwrap() - theirs.as_f64().unwrap();
+                assert!(
+                    apart.abs() < 0.01,
+                    "{ours} is not {theirs}: {prompt} {lora:?}"
+                );
+            }
+            said.push(ours[0]["logprob"].as_f64().unwrap());
+        }
+        let plain = said.pop().unwrap();
+        let changed = said
+            .iter()
+            .filter(|logprob| (*logprob - plain).abs() > 0.01);
+        let waits = usize::from(!prompt.contains(" Paris"));
+        assert_eq!(changed.count(), said.len() - waits, "{said:?} {plain}");
+    }
+    let scales = json!([{"id": 1, "scale": 0.25}]);
+    let (_, theirs) = peer
+        .ask("POST", "/lora-adapters", &scales)
+        .expect("an answer");
+    let (_, ours) = server
+        .post("/lora-adapters", &scales.to_string())
+        .expect("an answer");
+    assert_eq!(last_object(&ours), Some(theirs));
+    let (_, mut theirs) = peer
+        .ask("GET", "/lora-adapters", &Value::Null)
+        .expect("an answer");
+    for (theirs, path) in theirs.as_array_mut().unwrap().iter_mut().zip(&adapters) {
+        // The name in the lock in place of where the file lies.
+        theirs["path"] = json!(path.file_stem().unwrap().to_string_lossy());
+    }
+    let (_, ours) = server.get("/lora-adapters").expect("an answer");
+    assert_eq!(last_object(&ours), Some(theirs));
 }

@@ -9,7 +9,13 @@ mod server;
 #[path = "support/systemd.rs"]
 mod systemd;
 
-use std::{fs, path::Path, process::Output, thread};
+use std::{
+    fs,
+    path::Path,
+    process::Output,
+    thread,
+    time::{Duration, Instant},
+};
 
 use http::{Stream, post};
 use serde_json::{Value, json};
@@ -19,6 +25,10 @@ const ENGINE: &str =
     "engine = {context = 2048, parallel = 4, threads = 1, ubatch = 128, reproducible = true}";
 
 fn start(recording: &Path, model: &[&str]) -> (Service, String) {
+    start_with(recording, &[], model)
+}
+
+fn start_with(recording: &Path, options: &[&str], model: &[&str]) -> (Service, String) {
     server::fetch_model();
     let mut command = server::command();
     let requests = format!("log.requests = {:?}", recording.display().to_string());
@@ -30,6 +40,7 @@ fn start(recording: &Path, model: &[&str]) -> (Service, String) {
         ENGINE,
     ]);
     command.args(["--set", &requests]);
+    command.args(options);
     for setting in model {
         command.args(["--set", setting]);
     }
@@ -124,6 +135,52 @@ fn what_was_recorded_is_answered_identically_after_a_restart_and_beside_others()
     let expected = r#"differs at choices[0].finish_reason: Some("stop") and Some("length")"#;
     assert!(said.contains(expected), "{said}");
     assert!(said.ends_with("5 of 6 identical\n"), "{said}");
+}
+
+#[test]
+fn scales_that_held_when_a_request_came_are_recorded_and_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let recording = folder.path().join("requests.jsonl");
+    let adapter = encoders::adapter("one");
+    let options = ["--adapter-file", adapter.to_str().unwrap()];
+    let named = r#"model.adapters = [{name = "adapter-one", alias = "poet"}]"#;
+    let (service, address) = start_with(&recording, &options, &[named]);
+    let ask = |model: &str, lora: &Value| {
+        let body = json!({"model": model, "lora": lora, "prompt": "The capital of France is", "max_tokens": 8, "logprobs": 2});
+        let (status, answer) = post(&address, "/v1/completions", &body.to_string());
+        assert_eq!(status, 200, "{answer}");
+    };
+    ask(server::MODEL, &json!([]));
+    ask("poet", &json!(null));
+    post(&address, "/lora-adapters", r#"[{"id": 0, "scale": 0.25}]"#);
+    ask(server::MODEL, &json!(null));
+    ask("poet", &json!([]));
+    ask(server::MODEL, &json!([{"id": 0, "scale": 0}]));
+    // Lines are written beside the answers.
+    let begun = Instant::now();
+    while fs::read_to_string(&recording).unwrap().lines().count() < 5 {
+        assert!(
+            begun.elapsed() < Duration::from_mins(1),
+            "not all was recorded"
+        );
+        thread::yield_now();
+    }
+    drop(service);
+
+    let text = fs::read_to_string(&recording).unwrap();
+    let scale = |line: &str| {
+        let entry: Value = serde_json::from_str(line).unwrap();
+        entry["request"]["lora"][0]["scale"].as_f64().unwrap()
+    };
+    assert_eq!(
+        text.lines().map(scale).collect::<Vec<_>>(),
+        [1.0, 1.0, 0.25, 1.0, 0.0]
+    );
+    let other = folder.path().join("second.jsonl");
+    let (_service, address) = start_with(&other, &options, &[named]);
+    let (output, said) = replay(&recording, &address, "4");
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said, "5 of 5 identical\n");
 }
 
 #[test]

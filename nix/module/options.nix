@@ -126,7 +126,7 @@ in
       type = types.attrsOf model;
       description = ''
         Where the weights come from, by the names of the lock. The model of the settings and its companions (vision
-        projector, draft model) are always among them.
+        projector, draft model) and its adapters are always among them.
       '';
       example = literalExpression ''{ "qwen3.5-9b-q4_k_m".from = "store"; }'';
     };
@@ -215,6 +215,7 @@ in
   config.models =
     let
       name = config.settings.model.name;
+      adapters = map (adapter: adapter.name) (config.settings.model.adapters or [ ]);
     in
-    lib.mkIf (name != null) (lib.genAttrs ([ name ] ++ companions name) (_: { }));
+    lib.mkIf (name != null) (lib.genAttrs ([ name ] ++ companions name ++ adapters) (_: { }));
 }

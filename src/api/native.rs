@@ -4,6 +4,7 @@ mod completion;
 mod embedding;
 pub(super) mod fim;
 mod infill;
+mod lora;
 mod prompt;
 mod refused;
 mod samplers;
@@ -34,9 +35,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/chat/completions/input_tokens", post(template::count))
         .route("/slots", get(slots::list))
         .route("/slots/{id}", post(slots::act))
-        .route(
-            "/lora-adapters",
-            get(refused::no_adapters).post(refused::adapters),
-        )
+        .route("/lora-adapters", get(lora::list).post(lora::change))
         .route("/props", post(refused::props))
 }

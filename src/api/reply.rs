@@ -23,7 +23,7 @@ use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use self::{frames::Frames, log::Log};
-use super::{Service, body::json, error::ApiError, record::Record, tape::Seed};
+use super::{Service, body::json, error::ApiError, record::Record, tape::Chosen};
 use crate::engine::{Event, Finished, Job, Piece, Usage};
 
 /// How an endpoint puts answers into bytes. For a stream each call appends events; a whole
@@ -55,7 +55,7 @@ pub(super) struct Run<W> {
     copies: usize,
     wording: W,
     buffer: Vec<Event>,
-    seed: Seed,
+    chosen: Chosen,
     log: Log,
     /// Ready when the engine thread hangs and no event will come any more.
     lost: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -106,7 +106,12 @@ impl<W: Wording> Run<W> {
         let mut log = Log::new(record, &service.identity.model);
         let mut choices = Vec::with_capacity(jobs.len());
         // The first one's: those of the others follow from it.
-        let seed = Seed(jobs.first().map_or(0, |job| job.sampling.seed));
+        let chosen = Chosen {
+            seed: jobs.first().map_or(0, |job| job.sampling.seed),
+            lora: jobs
+                .first()
+                .map_or_else(Vec::new, |job| service.identity.loras.told(&job.adapters)),
+        };
         for job in jobs {
             let usage = Usage {
                 prompt_tokens: u32::try_from(job.prompt.len()).unwrap_or(u32::MAX),
@@ -128,7 +133,7 @@ impl<W: Wording> Run<W> {
             copies,
             wording,
             buffer: Vec::with_capacity(BURST),
-            seed,
+            chosen,
             log,
             lost,
             _service: service,
@@ -140,14 +145,14 @@ impl<W: Wording> Run<W> {
         let mut out = Vec::new();
         while let Progress::Going = poll_fn(|cx| self.poll_advance(cx, &mut out)).await? {}
         let json = HeaderValue::from_static("application/json");
-        Ok((Extension(self.seed), [(header::CONTENT_TYPE, json)], out).into_response())
+        Ok((Extension(self.chosen), [(header::CONTENT_TYPE, json)], out).into_response())
     }
 
     /// Answers with events as they come. What fails before the first of them is a plain error with
     /// its own status: while all jobs wait for a sequence, which `limits.queue_wait` bounds, and then
     /// unless the prompt takes so long that the client must hear something.
     pub(super) async fn stream(mut self, keep_alive: Duration) -> Result<Response, ApiError> {
-        let seed = self.seed;
+        let chosen = self.chosen.clone();
         let mut out = Vec::new();
         let mut progress = Progress::Going;
         while self.is_queued() {
@@ -171,7 +176,7 @@ impl<W: Wording> Run<W> {
             // nginx would collect events before passing them on.
             ("x-accel-buffering", "no"),
         ];
-        Ok((Extension(seed), headers, body).into_response())
+        Ok((Extension(chosen), headers, body).into_response())
     }
 
     /// Takes what the jobs have said and words it. Ready when something was taken.

@@ -17,13 +17,21 @@ use axum::{
     response::Response,
 };
 use futures_util::{Stream, StreamExt};
+use serde_json::Value;
 
 use super::{App, record::Record};
-use crate::replay::{Answer, Entry, answer::with_seed};
+use crate::replay::{
+    Answer, Entry,
+    answer::{with_lora, with_seed},
+};
 
-/// The seed that a request was answered with, told by its endpoint.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Seed(pub(super) u32);
+/// What a request was answered with beside what it says itself, told by its endpoint.
+#[derive(Debug, Clone)]
+pub(super) struct Chosen {
+    pub(super) seed: u32,
+    /// Adapters' scales, as `lora` takes them; empty: there are no adapters.
+    pub(super) lora: Vec<Value>,
+}
 
 /// Answers that wait to be written; more are left out.
 const WAITING: usize = 256;
@@ -40,7 +48,7 @@ struct Take {
     id: String,
     route: String,
     fingerprint: String,
-    seed: u32,
+    chosen: Chosen,
     request: Vec<u8>,
     answer: Vec<u8>,
 }
@@ -72,11 +80,12 @@ fn write_all(mut file: File, takes: &mpsc::Receiver<Take>) {
 
 fn line(take: Take) -> Result<Vec<u8>, String> {
     let request = serde_json::from_slice(&take.request).map_err(|error| error.to_string())?;
+    let Chosen { seed, lora } = take.chosen;
     let entry = Entry {
         id: take.id,
         route: take.route,
         fingerprint: take.fingerprint,
-        request: with_seed(request, take.seed),
+        request: with_lora(with_seed(request, seed), lora),
         answer: Answer::read(&String::from_utf8_lossy(&take.answer))?,
     };
     let mut line = serde_json::to_vec(&entry).map_err(|error| error.to_string())?;
@@ -98,7 +107,7 @@ pub(super) async fn record(State(app): State<Arc<App>>, request: Request, next: 
     let (parts, body) = request.into_parts();
     let body = Body::from_stream(copied(body, Arc::clone(&asked), limit, None));
     let response = next.run(Request::from_parts(parts, body)).await;
-    let Some(&Seed(seed)) = response.extensions().get() else {
+    let Some(chosen) = response.extensions().get::<Chosen>().cloned() else {
         return response; // refused, or nothing that can be replayed
     };
     let Ok(service) = app.service() else {
@@ -110,7 +119,7 @@ pub(super) async fn record(State(app): State<Arc<App>>, request: Request, next: 
             id,
             route,
             fingerprint: service.identity.fingerprint.clone(),
-            seed,
+            chosen,
             request: std::mem::take(&mut *asked.lock().unwrap_or_else(PoisonError::into_inner)),
             answer: Vec::new(),
         },

@@ -49,6 +49,11 @@ pub fn summary(loaded: &Loaded) -> String {
     if let Some(projector) = &model.projector {
         line("projector", projector.clone());
     }
+    if !model.adapters.is_empty() {
+        let adapters = model.adapters.iter();
+        let adapters = adapters.map(|adapter| format!("{} × {}", adapter.name, adapter.scale));
+        line("adapters", adapters.collect::<Vec<_>>().join(", "));
+    }
     if let Some(template) = &model.chat_template {
         line("template", template.display().to_string());
     }

@@ -1,13 +1,14 @@
 //! Options shared by the commands that need a configuration, and where its parts are looked for.
 
 use std::{
+    collections::BTreeMap,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use crate::{
-    config::{self, Config, ConfigError, KnownModel, Source},
+    config::{self, AdapterConfig, Config, ConfigError, KnownModel, Source},
     lock::{Lock, LockError},
 };
 
@@ -38,6 +39,12 @@ pub struct Configured {
     /// See images through this projector, which need not be in the lock (see model.projector).
     #[arg(long, value_name = "PATH")]
     pub projector_file: Option<PathBuf>,
+
+    /// Offer this LoRA adapter, which need not be in the lock (may be repeated; see model.adapters).
+    ///
+    /// Its name is the file's without the ending. An entry of model.adapters with that name says its scale and alias.
+    #[arg(long = "adapter-file", value_name = "PATH")]
+    pub adapter_files: Vec<PathBuf>,
 }
 
 /// A checked configuration with the lock it was checked against.
@@ -49,6 +56,8 @@ pub struct Loaded {
     pub model_file: Option<PathBuf>,
     /// A projector outside the lock.
     pub projector_file: Option<PathBuf>,
+    /// Adapters outside the lock, by their names.
+    pub adapter_files: BTreeMap<String, PathBuf>,
     /// What the configuration's source is called.
     pub source: String,
 }
@@ -69,29 +78,40 @@ impl Configured {
         let lock = Lock::find(self.lock.as_deref(), Some(source.folder()))?;
         let mut overrides = self.set.clone();
         let mut models: Vec<_> = lock.names().filter_map(|name| known(&lock, name)).collect();
-        let files = [
-            ("--model-file", "model.name", &self.model_file),
-            ("--projector-file", "model.projector", &self.projector_file),
-        ];
-        for (option, field, file) in files {
-            let Some(path) = file else { continue };
+        let mut outside = |option, path: &Path| {
             let name = stem(path).ok_or_else(|| ConfiguredError::FileName {
                 option,
-                path: path.clone(),
+                path: path.to_owned(),
             })?;
-            overrides.push(format!("{field} = {}", config::nickel_string(name)));
             // Of a file outside the lock the lock knows nothing, whatever it is called.
             models.retain(|known| known.name != name);
             models.push(KnownModel {
                 name: name.to_owned(),
                 trained_context: None,
             });
+            Ok::<_, ConfiguredError>(name.to_owned())
+        };
+        let files = [
+            ("--model-file", "model.name", &self.model_file),
+            ("--projector-file", "model.projector", &self.projector_file),
+        ];
+        for (option, field, file) in files {
+            let Some(path) = file else { continue };
+            let name = outside(option, path)?;
+            overrides.push(format!("{field} = {}", config::nickel_string(&name)));
         }
+        let mut adapter_files = BTreeMap::new();
+        for path in &self.adapter_files {
+            adapter_files.insert(outside("--adapter-file", path)?, path.clone());
+        }
+        let mut config = config::load(&source, &overrides, &models)?;
+        offer(&mut config, &adapter_files);
         Ok(Loaded {
-            config: config::load(&source, &overrides, &models)?,
+            config,
             lock,
             model_file: self.model_file.clone(),
             projector_file: self.projector_file.clone(),
+            adapter_files,
             source: source.name().to_owned(),
         })
     }
@@ -102,6 +122,20 @@ impl Configured {
             Some(file) => Source::read(file),
             None if here.exists() => Source::read(here),
             None => Ok(Source::built_in()),
+        }
+    }
+}
+
+/// Adds the adapters that the configuration does not name itself.
+fn offer(config: &mut Config, adapter_files: &BTreeMap<String, PathBuf>) {
+    let adapters = &mut config.model.adapters;
+    for name in adapter_files.keys() {
+        if !adapters.iter().any(|adapter| adapter.name == *name) {
+            adapters.push(AdapterConfig {
+                name: name.clone(),
+                scale: 1.0,
+                alias: None,
+            });
         }
     }
 }

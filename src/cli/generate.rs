@@ -18,13 +18,14 @@ use crate::{
     chat::{ChatError, Delta, Parser, Rendered},
     config::{Kind, Limits},
     engine::{
-        Claimant, Enough, Event, Failed, Finish, Finished, Grammar, Job, Refused, Sampling, fit,
-        llama, model::Vocab, threads,
+        Adapters, Claimant, Enough, Event, Failed, Finish, Finished, Grammar, Job, Refused,
+        Sampling, fit, llama, model::Vocab, threads,
     },
     log,
     serve::{
         self, Absent, Failure,
         load::{Loaded, load},
+        locate::Proved,
         states::States,
     },
 };
@@ -120,19 +121,19 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn answer(args: &Args, loaded: &Configuration) -> Result<(), GenerateError> {
     let prompt = prompt(&args.prompt)?;
-    let origin = super::origin(loaded, absent(args));
+    let origins = super::origins(loaded, absent(args));
     let template = serve::files::template(&loaded.config)?;
-    let located = origin.locate(|_| ()).map_err(Failure::from)?;
+    let proved = Proved {
+        projector: None, // there are no pictures on a terminal
+        ..origins.prove().map_err(Failure::from)?
+    };
     llama::init(|why| {
         eprintln!("error: the engine died: {why}");
         signal_hook::low_level::exit(Exit::EngineDied.into())
     })
     .map_err(|error| Failure::Load(error.into()))?;
     // Whatever else the model may be served for.
-    let files = fit::Files {
-        model: &located.file,
-        projector: None,
-    };
+    let files = proved.files();
     let plan = fit::fit_all(Kind::Chat, files, &loaded.config.engine)
         .map_err(|error| Failure::Load(error.into()))?;
     let model = load(
@@ -149,13 +150,17 @@ fn answer(args: &Args, loaded: &Configuration) -> Result<(), GenerateError> {
     };
     let message = json!({"messages": [{"role": "user", "content": prompt}]});
     let rendered = (!args.raw).then(|| chat.render(&message)).transpose()?;
-    let events = engine.submit(job(
+    let loras = serve::adapters::loras(&loaded.config.model.adapters, &proved);
+    let mut job = job(
         args,
         &loaded.config.limits,
         &model,
         &prompt,
         rendered.as_ref(),
-    ))?;
+    );
+    let adapters = loras.map_err(Failure::Load)?.usual(&job.prompt);
+    job.adapters = adapters.unwrap_or_default(); // the scales were checked
+    let events = engine.submit(job)?;
     let finished = print(events, rendered.as_ref())?;
     if finished.reason == Finish::Length {
         eprintln!("(cut after {} tokens)", finished.usage.completion_tokens);
@@ -220,6 +225,7 @@ fn job(
         ignore_eos: false,
         logprobs: None,
         tenant: Some(0),
+        adapters: Adapters::default(),
         claimant: Claimant::default(),
         queue_wait: Duration::MAX,
         deadline: Duration::MAX,

@@ -14,6 +14,7 @@ use std::{
 use clap::Subcommand;
 use serde_json::json;
 
+use super::configured::Configured;
 use crate::{
     fetch::{Backoff, Fetch, FetchError, Fetched, Hub, NoHub, PinError, Wanted, pin},
     lock::{
@@ -49,6 +50,9 @@ enum Action {
     Fetch {
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
+        /// Of a model that this configuration serves, its projector and adapters, too [default: ./config.ncl]
+        #[arg(long, value_name = "FILE", env = "LLM_SERVER_CONFIG")]
+        config: Option<PathBuf>,
     },
     /// Hashes what is fetched again: one model, or all
     Verify {
@@ -150,7 +154,11 @@ fn act(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
     match &args.action {
         Action::List { json: false } => list(&lock, &Store::from_environment()?, out),
         Action::List { json: true } => list_json(&lock, &Store::from_environment()?, out),
-        Action::Fetch { names } => fetch(&lock, names, out),
+        Action::Fetch { names, config } => {
+            let beside = beside(names, config.as_deref(), args.lock.as_deref());
+            let names: Vec<_> = names.iter().cloned().chain(beside).collect();
+            fetch(&lock, &names, out)
+        }
         Action::Verify { name } => verify(&lock, name.as_deref(), out),
         Action::Path { name } => {
             let store = Store::from_environment()?;
@@ -166,6 +174,26 @@ fn act(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
             add(&lock, &wanted, out)
         }
     }
+}
+
+/// What the configuration puts beside one of the models. One that cannot be read keeps no model from being fetched.
+fn beside(names: &[String], config: Option<&Path>, lock: Option<&Path>) -> Vec<String> {
+    let configured = Configured {
+        file: config.map(Path::to_owned),
+        lock: lock.map(Path::to_owned),
+        ..Configured::default()
+    };
+    let model = match configured.load() {
+        Ok(loaded) if names.contains(&loaded.config.model.name) => loaded.config.model,
+        Ok(_) => return Vec::new(),
+        Err(error) => {
+            eprintln!("the configuration is left out, and what it names beside the model: {error}");
+            return Vec::new();
+        }
+    };
+    let adapters = model.adapters.into_iter().map(|adapter| adapter.name);
+    let beside = model.projector.into_iter().chain(adapters);
+    beside.filter(|name| !names.contains(name)).collect()
 }
 
 fn known<'a>(lock: &'a Lock, name: &str) -> Result<&'a Entry, Failure> {

@@ -112,6 +112,8 @@ fn plan(loaded: &Loaded) -> Result<Plan, PlanError> {
     let origins = super::origins(loaded, Absent::Refuse);
     let model = present(&origins.model)?;
     let projector = origins.projector.as_ref().map(present).transpose()?;
+    let adapters = origins.adapters.iter().map(present);
+    let adapters = adapters.collect::<Result<Vec<_>, _>>()?;
     llama::init(|why| {
         eprintln!("error: the engine died: {why}");
         low_level::exit(Exit::EngineDied.into())
@@ -119,6 +121,7 @@ fn plan(loaded: &Loaded) -> Result<Plan, PlanError> {
     let files = Files {
         model: &model,
         projector: projector.as_deref(),
+        adapters: &adapters,
     };
     trial::run(files, &loaded.config.engine)?;
     Ok(fit::fit_all(

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Grammar, Sampling, Token,
+    Grammar, Sampling, Scaled, Token,
     media::ImageRows,
     model::{DecodeError, Model, Part, Row, SampleError, Sampled, Vocab},
 };
@@ -52,6 +52,9 @@ pub type Fault = Box<dyn FnMut(&[Row]) -> Option<DecodeError> + Send>;
 
 /// Answers a prompt that ends with a newline by repeating its last line, then `<eos>`. It knows only what
 /// was decoded into its sequences, so a scheduler that loses or mixes up a token gets a wrong answer.
+///
+/// It remembers with which adapters each token was computed: each moves every letter of what it answers on from there
+/// by its number (from 1) times its scale, see [`moved`].
 pub struct Fake {
     context: u32,
     batch: usize,
@@ -63,6 +66,8 @@ pub struct Fake {
     /// Every so many times a state is not saved or not taken; 0: never.
     forgetful: usize,
     states: usize,
+    /// What the adapters add to a token, in whole [`MARK`]s.
+    worn: Token,
     /// Rows computed so far.
     work: Arc<AtomicUsize>,
 }
@@ -78,6 +83,7 @@ impl Fake {
             recurrent: false,
             forgetful: 0,
             states: 0,
+            worn: 0,
             work: Arc::default(),
         }
     }
@@ -115,8 +121,23 @@ impl Fake {
     }
 }
 
+/// Tokens that were computed with adapters are remembered with this added, once for each letter that it moves.
+const MARK: Token = 1 << 12;
+
+/// A small letter, so many letters further on.
+pub fn moved(token: Token, letters: usize) -> Token {
+    let (first, last) = (Token::from(b'a'), Token::from(b'z'));
+    if !(first..=last).contains(&token) {
+        return token;
+    }
+    let by = Token::try_from(letters % 26).unwrap_or(0);
+    first + (token - first + by) % 26
+}
+
 /// The next token after `tokens`: what follows the last newline repeats, byte by byte, the line before it.
-fn answer(tokens: &[Token]) -> Token {
+fn answer(marked: &[Token]) -> Token {
+    let letters = marked.iter().map(|token| token / MARK).sum::<Token>();
+    let tokens: Vec<_> = marked.iter().map(|token| token % MARK).collect();
     let newline = Token::from(b'\n');
     let Some(end) = tokens.iter().rposition(|&token| token == newline) else {
         return newline;
@@ -125,7 +146,8 @@ fn answer(tokens: &[Token]) -> Token {
         .rsplit(|&token| token == newline)
         .next()
         .unwrap_or_default();
-    line.get(tokens.len() - end - 1).copied().unwrap_or(EOS)
+    let next = line.get(tokens.len() - end - 1).copied().unwrap_or(EOS);
+    moved(next, usize::try_from(letters).unwrap_or(0))
 }
 
 impl Model for Fake {
@@ -159,6 +181,19 @@ impl Model for Fake {
         !self.recurrent
     }
 
+    fn adapt(&mut self, adapters: &[Scaled]) {
+        let letters = adapters.iter().map(|one| {
+            let number = Token::try_from(one.adapter).unwrap_or(0) + 1;
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "tests have small whole scales"
+            )]
+            let scale = one.scale as Token;
+            number * scale
+        });
+        self.worn = MARK * letters.sum::<Token>();
+    }
+
     fn decode(&mut self, rows: &[Row], abandoned: &dyn Fn() -> bool) -> Result<(), DecodeError> {
         if let Some(error) = (self.fault)(rows) {
             return Err(error);
@@ -180,7 +215,7 @@ impl Model for Fake {
                     tokens.len()
                 )));
             }
-            tokens.push(row.token);
+            tokens.push(row.token + self.worn);
             if row.logits {
                 self.next.insert(at, answer(tokens));
             }
@@ -210,7 +245,7 @@ impl Model for Fake {
                 tokens.len()
             )));
         }
-        tokens.resize(place + rows.count, Token::from(b'#'));
+        tokens.resize(place + rows.count, Token::from(b'#') + self.worn);
         if rows.logits {
             self.next.insert(rows.count - 1, answer(tokens));
         }

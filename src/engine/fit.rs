@@ -3,6 +3,7 @@
 //! llama.cpp itself says what a placement takes ([`llama::gauge`]): it plans every buffer without allocating one.
 //! Which placement to ask about, and what to make of the answer, is decided here.
 
+mod adapters;
 mod advice;
 mod check;
 mod layout;
@@ -10,7 +11,7 @@ pub(crate) mod memory;
 mod plan;
 mod search;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use plan::{Cache, Device, Elsewhere, Facts, HOST, Layer, Place, Plan, Settings, Weights};
 
@@ -61,6 +62,8 @@ const HOST_MARGIN: u64 = 256 << 20;
 pub struct Files<'a> {
     pub model: &'a Path,
     pub projector: Option<&'a Path>,
+    /// LoRA adapters.
+    pub adapters: &'a [PathBuf],
 }
 
 /// Computes the placement of the model in `file`: reads its header and looks at the devices, loads nothing.
@@ -74,6 +77,7 @@ pub fn fit_as(kind: Kind, file: &Path, config: &EngineConfig) -> Result<Plan, Fi
     let files = Files {
         model: file,
         projector: None,
+        adapters: &[],
     };
     fit_all(kind, files, config)
 }
@@ -95,12 +99,16 @@ pub fn fit_all(kind: Kind, files: Files<'_>, config: &EngineConfig) -> Result<Pl
     let mut parts = layout::parts(&header);
     check::pin(config, &chosen, &present, &mut parts)?;
     let projector = projector(files.projector, task, config, &chosen)?;
+    let adapters = adapters::check(files, task)?;
+    let beside = adapters::most(&adapters, chosen.len());
     let margins: Vec<u64> = chosen
         .iter()
         .map(|_| margin(config))
         .chain([HOST_MARGIN])
         .zip(&projector)
         .map(|(margin, projector)| margin + projector)
+        .zip(&beside)
+        .map(|(margin, adapters)| margin + adapters)
         .collect();
     let problem = Problem {
         task,
@@ -122,6 +130,12 @@ pub fn fit_all(kind: Kind, files: Files<'_>, config: &EngineConfig) -> Result<Pl
             for (device, bytes) in plan.devices.iter_mut().zip(projector) {
                 device.margin -= bytes;
                 device.projector = bytes;
+            }
+            let places = problem.places(&solution);
+            let taken = adapters::bytes(&adapters, &parts, &places, chosen.len());
+            for ((device, bytes), most) in plan.devices.iter_mut().zip(taken).zip(beside) {
+                device.margin -= most;
+                device.adapters = bytes;
             }
             Ok(plan)
         }
@@ -375,6 +389,7 @@ fn devices(
                 },
                 compute: own().map(|buffer| buffer.compute).sum(),
                 projector: 0,
+                adapters: 0,
                 draft: 0,
                 margin: problem.margins[at],
             }

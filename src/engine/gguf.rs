@@ -1,7 +1,10 @@
 //! What can be known of a GGUF file before llama.cpp loads it, so that what makes it abort is refused first.
 
+mod adapter;
+
 use std::{fs::File, io::Read, path::Path};
 
+pub use self::adapter::{Adapter, AdapterError};
 use super::llama::gguf as raw;
 
 /// Why a file is not a model.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Enough, Grammar, Sampling, Token, media};
+use super::{Adapters, Enough, Grammar, Sampling, Token, media};
 
 /// One admitted request: everything the engine needs to answer it.
 #[derive(Debug, Clone)]
@@ -32,11 +32,20 @@ pub struct Job {
     /// Whose cached prefixes may be reused: requests of different tenants never share. `None`: nobody's, and
     /// nobody may reuse this one's.
     pub tenant: Option<u64>,
+    /// Which LoRA adapters it is computed with.
+    pub adapters: Adapters,
     pub claimant: Claimant,
     /// How long the job may wait for a free sequence.
     pub queue_wait: Duration,
     /// How long the job may run once it has a sequence.
     pub deadline: Duration,
+}
+
+impl Job {
+    /// Whose what it computes is: of its tenant, and of what has the same adapters.
+    pub(crate) fn owner(&self) -> Option<u64> {
+        self.tenant.map(|tenant| self.adapters.owner(tenant))
+    }
 }
 
 /// Whose a job is: waiting jobs of different keys have their turns in proportion to their shares.

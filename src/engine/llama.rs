@@ -1,6 +1,7 @@
 //! `Model` over llama.cpp: thin owners of its raw objects. With chat's shim, the only unsafe code.
 #![allow(unsafe_code, reason = "the one room that calls llama.cpp")]
 
+mod adapter;
 mod backend;
 mod batch;
 mod chain;
@@ -42,6 +43,9 @@ pub enum LoadError {
         path: std::path::PathBuf,
         why: String,
     },
+    /// A setting that the loaded model cannot follow.
+    #[error("{field}: {why}")]
+    Refused { field: &'static str, why: String },
     #[error("the engine could not make a context: {0}")]
     Context(String),
     /// Nothing was promised to anybody yet: with more memory left free it may work.

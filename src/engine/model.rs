@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Grammar, Sampling, Token, media::ImageRows};
+use super::{Grammar, Sampling, Scaled, Token, media::ImageRows};
 
 /// Text to tokens and back. Shared by the HTTP side and the engine thread.
 pub trait Vocab: Send + Sync + 'static {
@@ -149,6 +149,8 @@ pub trait Model: 'static {
         false
     }
 
+    /// What is computed from now on is computed with these adapters and no others.
+    fn adapt(&mut self, _adapters: &[Scaled]) {}
     /// Computes all rows or none. Rows of one sequence are in rising position, sequences ascending. `abandoned` is
     /// asked now and then whether anybody still waits.
     fn decode(&mut self, rows: &[Row], abandoned: &dyn Fn() -> bool) -> Result<(), DecodeError>;

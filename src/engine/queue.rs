@@ -157,6 +157,7 @@ mod tests {
             ignore_eos: false,
             logprobs: None,
             tenant: None,
+            adapters: crate::engine::Adapters::default(),
             claimant: Claimant {
                 key,
                 share,

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Event, Failed, Finish, Finished, Job, Piece, Reply, Sequence, Submitted, Times, Token, Usage,
+    Event, Failed, Finish, Finished, Job, Piece, Reply, Scaled, Sequence, Set, Submitted, Times,
+    Token, Usage,
     enough::Lines,
     lookup::Lookup,
     media::{self, Attention, ImageRows},
@@ -113,7 +114,7 @@ impl<S> Slot<S> {
     /// Gives the sequence to a job. Its cache holds a beginning of the prompt, or nothing that matters.
     pub(crate) fn start(&mut self, submitted: Submitted, sampler: S, admission: u64) {
         let Submitted { job, reply, at, .. } = submitted;
-        self.prefix.tenant = job.tenant;
+        self.prefix.tenant = job.owner();
         self.admission = admission;
         self.active = Some(Active {
             tokens: job.prompt.clone(),
@@ -192,10 +193,22 @@ impl<S> Slot<S> {
         if let Some(image) = media::next_image(&active.job.media, computed) {
             end = end.min(image);
         }
+        if let Some(border) = active.job.adapters.border(computed) {
+            end = end.min(border);
+        }
         Some(Work::Prefill {
             left: small(pending),
             until: small(end - computed),
             turn: self.admission,
+        })
+    }
+
+    /// The adapters with which the next token is computed.
+    pub(crate) fn adapters(&self) -> (Set, &[Scaled]) {
+        let computed = self.computed();
+        self.active.as_ref().map_or((Set::PLAIN, &[]), |active| {
+            let adapters = &active.job.adapters;
+            (adapters.set_at(computed), adapters.scaled_at(computed))
         })
     }
 

@@ -4,6 +4,7 @@ mod admit;
 mod errands;
 mod keep;
 mod step;
+mod turns;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,8 +15,9 @@ use std::{
 
 use tokio::sync::mpsc;
 
+use self::turns::Turns;
 use super::{
-    Done, Failed, Message, Shared, Token, Tuning,
+    Done, Failed, Message, Set, Shared, Token, Tuning,
     model::{Model, Row},
     pace::Pace,
     prefix::Cuts,
@@ -49,6 +51,9 @@ pub(crate) struct Worker<M: Model> {
     pace: Pace,
     /// Times that batches were planned.
     rounds: u64,
+    turns: Turns,
+    /// The adapters of the latest batch.
+    worn: Set,
     done: Done,
     completions: Completions,
     /// Jobs ended when [`Self::completions`] was last told, and when that was.
@@ -98,6 +103,8 @@ impl<M: Model> Worker<M> {
             shared,
             pace,
             rounds: 0,
+            turns: Turns::default(),
+            worn: Set::PLAIN,
             done: Done::default(),
             completions: Completions::default(),
             told: (0, Instant::now()),

@@ -188,6 +188,15 @@ pub fn with_seed(mut request: Map<String, Value>, seed: u32) -> Map<String, Valu
     request
 }
 
+/// The same with the adapters' scales that were used, which may be others by then.
+pub fn with_lora(mut request: Map<String, Value>, lora: Vec<Value>) -> Map<String, Value> {
+    let says = |value: &Value| value.as_array().is_some_and(|list| !list.is_empty());
+    if !lora.is_empty() && !request.get("lora").is_some_and(says) {
+        request.insert("lora".to_owned(), lora.into());
+    }
+    request
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,5 +259,21 @@ mod tests {
         assert_eq!(with_seed(body("{}"), 7)["seed"], 7);
         assert_eq!(with_seed(body(r#"{"seed":null}"#), 7)["seed"], 7);
         assert_eq!(with_seed(body(r#"{"seed":3}"#), 7)["seed"], 3);
+    }
+
+    #[test]
+    fn the_scales_that_held_are_written_down_unless_the_client_gave_some() {
+        let body = |text| match serde_json::from_str(text).unwrap() {
+            Value::Object(body) => body,
+            _ => unreachable!(),
+        };
+        let held = vec![json!({"id": 0, "scale": 0.5})];
+        assert_eq!(
+            with_lora(body(r#"{"lora":[]}"#), held.clone())["lora"],
+            json!(held)
+        );
+        let given = with_lora(body(r#"{"lora":[{"id":0,"scale":2}]}"#), held);
+        assert_eq!(given["lora"][0]["scale"], 2);
+        assert!(with_lora(body("{}"), Vec::new()).is_empty());
     }
 }

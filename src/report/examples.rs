@@ -176,6 +176,7 @@ fn device(name: &str, description: &str, total: u64, free: u64) -> Device {
         kv: Cache::default(),
         compute: 0,
         projector: 0,
+        adapters: 0,
         draft: 0,
         margin: 0,
     }

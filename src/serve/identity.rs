@@ -17,6 +17,8 @@ pub(crate) struct Served<'a> {
     pub(crate) weights_sha256: &'a str,
     /// SHA-256 of the projector, found to be so.
     pub(crate) projector_sha256: Option<&'a str>,
+    /// Of each adapter the SHA-256, found to be so, and the scale for requests that do not say otherwise.
+    pub(crate) adapters: &'a [(String, f32)],
     /// Text of the file `model.chat_template`.
     pub(crate) template: Option<&'a str>,
 }
@@ -43,6 +45,9 @@ impl Served<'_> {
         });
         if let Some(projector) = self.projector_sha256 {
             settings["projector_sha256"] = projector.into();
+        }
+        if !self.adapters.is_empty() {
+            settings["adapters"] = json!(self.adapters);
         }
         sha256(settings.to_string().as_bytes())
     }
@@ -131,6 +136,7 @@ mod tests {
             engine: &engine,
             weights_sha256: "w",
             projector_sha256: None,
+            adapters: &[],
             template: None,
         };
         let first = served.fingerprint();
@@ -159,6 +165,16 @@ mod tests {
             .fingerprint(),
             Served {
                 projector_sha256: Some("p"),
+                ..served
+            }
+            .fingerprint(),
+            Served {
+                adapters: &[("a".into(), 1.0)],
+                ..served
+            }
+            .fingerprint(),
+            Served {
+                adapters: &[("a".into(), 0.5)],
                 ..served
             }
             .fingerprint(),

@@ -154,8 +154,9 @@ fn generator(
     }
     let (settings, own, planned) = (config.engine.clone(), Arc::clone(weights), plan.clone());
     let (tell, seen) = mpsc::channel();
+    let adapters = files.adapters.to_vec();
     let (engine, thread) = engine::start_in(places, tuning(config)?, move || {
-        let llama = Llama::open(own, &settings, &planned)?;
+        let llama = Llama::open_with(own, &settings, &planned, &adapters)?;
         let _ = tell.send(llama.buffers());
         Ok::<_, LoadError>(llama)
     })?;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Failure, last_words,
     load::{self, LoadFailure, Loaded, Step},
-    locate::{Origin, Origins, Proved},
+    locate::{Origins, Proved},
     states::{Folders, States},
     trial,
 };
@@ -88,15 +88,10 @@ impl Loading {
         news.now(&format!("Planning {name}"), PATIENCE + trial::PATIENCE);
         let planned = self.plan()?;
         news.now(&format!("Verifying {name}"), through);
-        let model = self.origins.model.locate(|hashed| {
+        let proved = self.origins.prove_showing(|hashed| {
             let percent = 100 * hashed / size.max(1);
             news.calmly(&format!("Verifying {name}: {percent} %"), PATIENCE);
         })?;
-        let locate = |origin: &Origin| origin.locate(|_| ());
-        let proved = Proved {
-            model,
-            projector: self.origins.projector.as_ref().map(locate).transpose()?,
-        };
 
         let plan = if let Some(plan) = planned {
             plan
@@ -149,9 +144,17 @@ impl Loading {
                 None => return Ok(None),
             },
         };
+        let mut adapters = Vec::new();
+        for origin in &self.origins.adapters {
+            match origin.present()? {
+                Some(file) => adapters.push(file),
+                None => return Ok(None),
+            }
+        }
         let files = Files {
             model: &model,
             projector: projector.as_deref(),
+            adapters: &adapters,
         };
         match self.fit(files) {
             Ok(plan) => Ok(Some(plan)),

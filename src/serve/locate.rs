@@ -29,6 +29,8 @@ pub enum Origin {
 pub struct Origins {
     pub model: Origin,
     pub projector: Option<Origin>,
+    /// In the order of `model.adapters`.
+    pub adapters: Vec<Origin>,
 }
 
 /// What to do when the pinned file is not there.
@@ -50,6 +52,9 @@ pub(crate) struct Located {
 pub(crate) struct Proved {
     pub(crate) model: Located,
     pub(crate) projector: Option<Located>,
+    /// In the order of `model.adapters`: where each lies, and its digest.
+    pub(crate) adapters: Vec<PathBuf>,
+    pub(crate) adapters_sha256: Vec<Digest>,
 }
 
 impl Proved {
@@ -57,7 +62,29 @@ impl Proved {
         Files {
             model: &self.model.file,
             projector: self.projector.as_ref().map(|located| &*located.file),
+            adapters: &self.adapters,
         }
+    }
+}
+
+impl Origins {
+    /// Finds all files and their digests.
+    pub(crate) fn prove(&self) -> Result<Proved, LocateError> {
+        self.prove_showing(|_| ())
+    }
+
+    /// The same; `hashed` is told the bytes of the model read so far while that takes long.
+    pub(crate) fn prove_showing(&self, hashed: impl FnMut(u64)) -> Result<Proved, LocateError> {
+        let locate = |origin: &Origin| origin.locate(|_| ());
+        let model = self.model.locate(hashed)?;
+        let adapters = self.adapters.iter().map(locate);
+        let adapters = adapters.collect::<Result<Vec<_>, _>>()?;
+        Ok(Proved {
+            model,
+            projector: self.projector.as_ref().map(locate).transpose()?,
+            adapters_sha256: adapters.iter().map(|located| located.sha256).collect(),
+            adapters: adapters.into_iter().map(|located| located.file).collect(),
+        })
     }
 }
 

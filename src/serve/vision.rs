@@ -7,7 +7,7 @@ use tracing::info;
 use crate::{
     config::Config,
     engine::{
-        Claimant, Engine, Enough, Event, Job, Sampling, Token,
+        Adapters, Claimant, Engine, Enough, Event, Job, Sampling, Token,
         fit::Plan,
         llama::{LoadError, Projection, Projector, Weights},
         media::Prompt,
@@ -105,6 +105,7 @@ fn decode(engine: &Engine, seen: &Seen) -> Result<(), LoadError> {
         ignore_eos: true,
         logprobs: None,
         tenant: None,
+        adapters: Adapters::default(),
         claimant: Claimant::default(),
         queue_wait: PATIENCE,
         deadline: PATIENCE,

@@ -238,6 +238,35 @@ fn a_model_is_fetched_listed_verified_and_found() {
 }
 
 #[test]
+fn adapters_that_the_configuration_names_are_fetched_with_its_model() {
+    let content = content(3000);
+    let desk = stocked(&content);
+    let tables = ["tiny", "tone", "other"].map(|name| table_text(name, &entry(&content)));
+    fs::write(desk.path("models.lock"), tables.join("\n")).unwrap();
+    let named = r#"{ model = { name = "tiny", adapters = [{ name = "tone", scale = 0 }] } }"#;
+    fs::write(desk.path("config.ncl"), named).unwrap();
+    let fetched = |arguments: &[&str]| {
+        let said = desk.says(arguments);
+        let lines = said
+            .lines()
+            .map(|line| line.split(':').next().unwrap().to_owned());
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(fetched(&["fetch", "other"]), ["other"]);
+    assert_eq!(fetched(&["fetch", "tiny"]), ["tiny", "tone"]);
+    fs::rename(desk.path("config.ncl"), desk.path("mine.ncl")).unwrap();
+    assert_eq!(fetched(&["fetch", "tiny"]), ["tiny"]);
+    assert_eq!(
+        fetched(&["fetch", "tiny", "--config", "mine.ncl"]),
+        ["tiny", "tone"]
+    );
+    fs::write(desk.path("mine.ncl"), "{ model = 3 }").unwrap();
+    let output = desk.run(&["fetch", "tiny", "--config", "mine.ncl"]);
+    assert!(output.status.success());
+    assert!(text(&output.stderr).contains("the configuration is left out"));
+}
+
+#[test]
 fn two_processes_fetch_once() {
     let content = content(3_000_000);
     let desk = stocked(&content);

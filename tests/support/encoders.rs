@@ -1,4 +1,4 @@
-//! The models of tests/encoders.py and the projectors of tests/projectors.py, written once and kept between runs.
+//! The models of tests/encoders.py, the projectors of tests/projectors.py and the adapters of tests/adapters.py, written once and kept between runs.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use std::{
@@ -17,6 +17,11 @@ pub(crate) fn model(kind: &str) -> PathBuf {
 /// `line`, `whole`, `grid` or `deadly`, for a model of that embedding width.
 pub(crate) fn projector(kind: &str, width: usize) -> PathBuf {
     written("projectors.py", kind, Some(width))
+}
+
+/// A LoRA adapter of the small model, or one that is none: see tests/adapters.py.
+pub(crate) fn adapter(kind: &str) -> PathBuf {
+    written("adapters.py", kind, None)
 }
 
 /// A small hybrid model with M-RoPE and an embedding width of 256, of `benches/gen_moe.py`.

@@ -105,6 +105,22 @@ impl Server {
         Self::run(command, settings)
     }
 
+    /// Starts a server that offers adapters outside `models.lock`, and waits until it is ready.
+    pub(crate) fn start_adapted(adapters: &[PathBuf], settings: &[&str]) -> Self {
+        Self::spawn_adapted(adapters, settings).ready()
+    }
+
+    /// The same without waiting.
+    pub(crate) fn spawn_adapted(adapters: &[PathBuf], settings: &[&str]) -> Self {
+        fetch_model();
+        let mut command = command();
+        command.arg("serve");
+        for adapter in adapters {
+            command.arg("--adapter-file").arg(adapter);
+        }
+        Self::run(command, settings)
+    }
+
     fn ready(mut self) -> Self {
         let server = &mut self;
         let deadline = Instant::now() + READY_WITHIN;

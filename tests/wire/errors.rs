@@ -230,6 +230,7 @@ async fn a_stream_that_waits_in_vain_is_refused_with_a_status_however_long_it_wa
         ignore_eos: false,
         logprobs: None,
         tenant: Some(0),
+        adapters: llm_server::engine::Adapters::default(),
         claimant: llm_server::engine::Claimant::default(),
         queue_wait: Duration::from_hours(1),
         deadline: Duration::from_hours(1),

@@ -1,7 +1,10 @@
 //! llama-server's own routes: completions, gaps, tokens, templates, sequences.
 
 use axum::http::StatusCode;
-use llm_server::engine::model::Fim;
+use llm_server::{
+    api::{Lora, Loras},
+    engine::model::Fim,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -191,7 +194,7 @@ async fn what_a_completion_cannot_do_is_refused_by_name() {
     400 "timings_per_token" | "timings_per_token: only for a single answer"
     400 "adaptive_target" | "adaptive_target: only -1, for this sampler is not offered"
     400 "temperature" | "temperature: expected a number from 0 to 5, got 9"
-    400 "lora" | "lora: this server does not support it; leave it out"
+    400 "lora[0].id" | "lora[0].id: expected no adapter at all, for this server has loaded none, got 0"
     400 "json_schema" | "json_schema: expected a JSON schema, an object"
     404 "model" | "the model `other` does not exist; this server serves `org/fake`"
     "#);
@@ -407,11 +410,9 @@ async fn sequences_tell_what_they_do_and_nothing_of_what_is_said() {
 #[tokio::test]
 async fn what_would_change_the_server_is_refused() {
     let server = Server::ready();
-    assert_eq!(text(server.get("/lora-adapters").await).await, "[]");
     let mut told = Vec::new();
     for path in [
         "/props",
-        "/lora-adapters",
         "/slots/0?action=save",
         "/slots/0?action=restore",
         "/slots/0?action=erase",
@@ -425,11 +426,86 @@ async fn what_would_change_the_server_is_refused() {
     }
     insta::assert_snapshot!(told.join("\n"), @r#"
     /props: 400 "the properties of this server are set in its configuration file and do not change while it runs"
-    /lora-adapters: 400 "this server loads no LoRA adapters: merge them into the model's file"
     /slots/0?action=save: 400 "action: sequences are neither saved nor restored nor erased here: that needs cache.slots = \"FOLDER\" in the configuration; computed prompts are found again by what they say (cache.ram, cache.disk)"
     /slots/0?action=restore: 400 "action: sequences are neither saved nor restored nor erased here: that needs cache.slots = \"FOLDER\" in the configuration; computed prompts are found again by what they say (cache.ram, cache.disk)"
     /slots/0?action=erase: 400 "action: sequences are neither saved nor restored nor erased here: that needs cache.slots = \"FOLDER\" in the configuration; computed prompts are found again by what they say (cache.ram, cache.disk)"
     /slots/0?action=dance: 400 "action: sequences are neither saved nor restored nor erased here: that needs cache.slots = \"FOLDER\" in the configuration; computed prompts are found again by what they say (cache.ram, cache.disk)"
     /slots/0: 400 "action: sequences are neither saved nor restored nor erased here: that needs cache.slots = \"FOLDER\" in the configuration; computed prompts are found again by what they say (cache.ram, cache.disk)"
     "#);
+}
+
+/// A server whose model has two adapters, of which one has a name of its own.
+fn with_adapters() -> Server {
+    let lora = |name: &str, alias: Option<&str>, scale| Lora {
+        name: name.to_owned(),
+        alias: alias.map(str::to_owned),
+        sha256: name.to_owned(),
+        scale,
+        task: String::new(),
+        prompt_prefix: String::new(),
+        invocation: Vec::new(),
+    };
+    Setup {
+        loras: Loras::new(vec![
+            lora("tone", Some("poet"), 1.0),
+            lora("law", None, 0.0),
+        ]),
+        ..Setup::default()
+    }
+    .start()
+}
+
+/// What the model says after `abc`, each letter moved on by the adapters, once for every token before it.
+async fn says(server: &Server, wish: Value) -> String {
+    let mut body = json!({"prompt": "abc\n", "n_predict": 3, "cache_prompt": false});
+    body.as_object_mut()
+        .unwrap()
+        .extend(wish.as_object().unwrap().clone());
+    let answer = value(server.post("/completion", body).await).await;
+    answer["content"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{answer}"))
+        .to_owned()
+}
+
+#[tokio::test]
+async fn adapters_are_worn_by_request_by_name_and_by_default() {
+    let server = with_adapters();
+    assert_eq!(says(&server, json!({})).await, "egi");
+    assert_eq!(
+        says(&server, json!({"lora": [{"id": 0, "scale": 0}]})).await,
+        "abc"
+    );
+    assert_eq!(
+        says(&server, json!({"lora": [{"id": 1, "scale": 1}]})).await,
+        "ilo"
+    );
+    assert_eq!(says(&server, json!({"model": "poet"})).await, "egi");
+    let response = server
+        .post("/lora-adapters", json!([{"id": 1, "scale": 1}]))
+        .await;
+    assert_eq!(text(response).await, r#"{"success":true}"#);
+    assert_eq!(says(&server, json!({})).await, "ilo");
+    assert_eq!(says(&server, json!({"model": "poet"})).await, "egi");
+    assert_eq!(
+        says(&server, json!({"model": "org/fake", "lora": []})).await,
+        "ilo"
+    );
+    insta::assert_snapshot!(text(server.get("/lora-adapters").await).await, @r#"[{"id":0,"path":"tone","scale":0.0,"task_name":"","prompt_prefix":""},{"id":1,"path":"law","scale":1.0,"task_name":"","prompt_prefix":""}]"#);
+    let models = value(server.get("/v1/models").await).await;
+    let ids: Vec<_> = models["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| &model["id"])
+        .collect();
+    assert_eq!(ids, ["org/fake", "poet"]);
+    let response = server
+        .post(
+            "/lora-adapters",
+            json!([{"id": 1, "scale": 1}, {"id": 2, "scale": 1}]),
+        )
+        .await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(says(&server, json!({})).await, "ilo");
 }

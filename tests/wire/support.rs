@@ -15,7 +15,7 @@ use axum::{
     response::Response,
 };
 use llm_server::{
-    api::{Early, Identity, Key, Scale, Service, Settings, Stage, Surface, Work},
+    api::{Early, Identity, Key, Loras, Scale, Service, Settings, Stage, Surface, Work},
     chat::Chat,
     config::{Any, Limits, Origins},
     engine::{
@@ -47,6 +47,7 @@ pub(crate) struct Setup {
     pub(crate) keys: Vec<Key>,
     pub(crate) origins: Origins,
     pub(crate) aliases: Vec<String>,
+    pub(crate) loras: Loras,
     pub(crate) limits: Limits,
     pub(crate) plan: Value,
     /// Of chats, in Jinja.
@@ -68,6 +69,7 @@ impl Default for Setup {
             keys: Vec::new(),
             origins: Origins::Every(Any::Any),
             aliases: Vec::new(),
+            loras: Loras::default(),
             plan: Value::Null,
             template: TEMPLATE,
             fim: Fim::default(),
@@ -107,6 +109,7 @@ impl Setup {
             keys,
             origins,
             aliases,
+            loras,
             limits,
             plan,
             template,
@@ -129,7 +132,14 @@ impl Setup {
             chat: Chat::from_template(template, "", "").unwrap(),
             vision,
         };
-        let (router, stage) = routed(work, (fim, about), aliases, plan, limits, (keys, origins));
+        let (router, stage) = routed(
+            work,
+            (fim, about),
+            (aliases, loras),
+            plan,
+            limits,
+            (keys, origins),
+        );
         Server {
             router,
             stage,
@@ -144,6 +154,7 @@ impl Setup {
             keys,
             origins,
             aliases,
+            loras,
             limits,
             plan,
             fim,
@@ -166,7 +177,14 @@ impl Setup {
             },
             _ => Work::Embed { engine },
         };
-        let (router, stage) = routed(work, (fim, about), aliases, plan, limits, (keys, origins));
+        let (router, stage) = routed(
+            work,
+            (fim, about),
+            (aliases, loras),
+            plan,
+            limits,
+            (keys, origins),
+        );
         Reader {
             router,
             stage,
@@ -178,7 +196,7 @@ impl Setup {
 fn routed(
     work: Work,
     (fim, about): (Fim, About),
-    aliases: Vec<String>,
+    (aliases, loras): (Vec<String>, Loras),
     plan: Value,
     limits: Limits,
     (keys, origins): (Vec<Key>, Origins),
@@ -190,6 +208,7 @@ fn routed(
         identity: Identity {
             model: "org/fake".to_owned(),
             aliases: Arc::new(Arc::new(aliases.clone()).into()),
+            loras,
             created: LOADED,
             fingerprint: "fp_test".to_owned(),
             version: json!({"version": "0.0.0"}),

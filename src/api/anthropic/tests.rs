@@ -231,6 +231,7 @@ fn voice(display: Display) -> Voice {
     let identity = Identity {
         model: "m".to_owned(),
         aliases: Arc::default(),
+        loras: crate::api::Loras::default(),
         created: 0,
         fingerprint: "fp".to_owned(),
         version: Value::Null,

@@ -66,7 +66,8 @@ pub(in crate::api) async fn one(
 pub(in crate::api) fn known(wanted: &str, identity: &Identity) -> Result<(), ApiError> {
     let aliases = identity.aliases.load();
     let fits = |alias: &String| alias == "*" || alias == wanted;
-    if wanted == identity.model || aliases.iter().any(fits) {
+    let adapter = identity.loras.aliases().any(|alias| alias == wanted);
+    if wanted == identity.model || adapter || aliases.iter().any(fits) {
         return Ok(());
     }
     Err(ApiError::UnknownModel {
@@ -78,9 +79,11 @@ pub(in crate::api) fn known(wanted: &str, identity: &Identity) -> Result<(), Api
 pub(in crate::api) fn names(identity: &Identity) -> Vec<String> {
     let aliases = identity.aliases.load();
     let aliases = aliases.iter().filter(|alias| *alias != "*");
+    let adapters = identity.loras.aliases().map(str::to_owned);
     std::iter::once(&identity.model)
         .chain(aliases)
         .cloned()
+        .chain(adapters)
         .collect()
 }
 

@@ -12,9 +12,10 @@ use crate::{
         auth::Tenant,
         error::ApiError,
         fields::{Fields, as_i64},
+        loras::Worn,
     },
     config::Limits,
-    engine::{Enough, Job, Token, model::Vocab},
+    engine::{Adapters, Enough, Job, Token, model::Vocab},
 };
 
 /// Answers that one request may ask for, over all its prompts.
@@ -29,7 +30,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("function_call", "\"none\""),
     ("functions", ""),
     ("id_slot", "-1"),
-    ("lora", ""),
     ("min_keep", ""),
     ("min_tokens", ""),
     ("n_keep", ""),
@@ -48,6 +48,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 pub(in crate::api) struct Params {
     /// Complete but for its prompt.
     pub(in crate::api) job: Job,
+    worn: Worn,
     /// Answers to each prompt.
     pub(in crate::api) n: usize,
     pub(in crate::api) delivery: Delivery,
@@ -85,6 +86,7 @@ pub(in crate::api) fn read(
     Ok(Params {
         n: fields.integer("n", 1..=8)?.unwrap_or(1),
         delivery: delivery(fields)?,
+        worn: service.identity.loras.wanted(fields)?,
         job: Job {
             prompt: Vec::new(),
             media: Vec::new(),
@@ -102,6 +104,7 @@ pub(in crate::api) fn read(
                 Some(false) => None,
                 Some(true) | None => Some(tenant.cache),
             },
+            adapters: Adapters::default(),
             claimant: tenant.claimant,
             queue_wait: limits.queue_wait,
             deadline: limits.request,
@@ -131,6 +134,7 @@ impl Params {
         copies
             .map(|(prompt, copy)| {
                 let mut job = self.job.clone();
+                job.adapters = self.worn.on(&prompt);
                 job.prompt = prompt;
                 job.sampling.seed = job.sampling.seed.wrapping_add(copy);
                 job

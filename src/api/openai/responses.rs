@@ -47,7 +47,7 @@ use crate::api::{
     random,
     record::Record,
     reply::Run,
-    tape::Seed,
+    tape::Chosen,
     turn::{self, Turn},
 };
 
@@ -95,7 +95,7 @@ async fn create(
         }
     };
     // What depends on kept answers cannot be replayed later.
-    response.extensions_mut().remove::<Seed>();
+    response.extensions_mut().remove::<Chosen>();
     warn(&mut response, warnings);
     Ok(response)
 }

@@ -75,6 +75,7 @@ fn parts(device: &Device) -> Vec<(&'static str, &'static str, u64)> {
         ("kv", "KV cache", device.kv.total()),
         ("compute", "compute buffers", device.compute),
         ("projector", "projector", device.projector),
+        ("adapters", "adapters", device.adapters),
         ("draft", "draft", device.draft),
         ("margin", "margin", device.margin),
         ("left", "left free", left),

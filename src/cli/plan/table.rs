@@ -182,6 +182,7 @@ fn rows(plan: &Plan) -> Vec<Row> {
     rows.extend([
         row("compute buffers", |it| it.compute.into()),
         row("projector", |it| it.projector.into()),
+        row("adapters", |it| it.adapters.into()),
         row("draft", |it| it.draft.into()),
         Row {
             kind: Kind::Used,

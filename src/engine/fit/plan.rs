@@ -60,6 +60,8 @@ pub struct Device {
     pub compute: u64,
     /// Vision or audio projector.
     pub projector: u64,
+    /// LoRA adapters, which lie beside the weights that they change.
+    pub adapters: u64,
     /// Draft model or prediction heads: weights, cache and buffers.
     pub draft: u64,
     /// To be left free: what the engine's kernels take beside the buffers above, and what the user asked for.
@@ -183,7 +185,8 @@ impl Plan {
 impl Device {
     /// All that the plan puts here.
     pub fn used(&self) -> u64 {
-        self.weights.total() + self.kv.total() + self.compute + self.projector + self.draft
+        let beside = self.projector + self.adapters + self.draft;
+        self.weights.total() + self.kv.total() + self.compute + beside
     }
 
     /// Free memory beyond the plan and its margin; negative: that much is missing.

@@ -1,6 +1,7 @@
 //! A context: the KV caches, compute buffers and threads that decode batches.
 
 use std::{
+    path::PathBuf,
     ptr,
     sync::Arc,
     time::{Duration, Instant},
@@ -9,7 +10,9 @@ use std::{
 use llama_cpp_sys_2 as sys;
 
 use super::{
-    Buffer, LoadError, Sampler, Weights, backend,
+    Buffer, LoadError, Sampler, Weights,
+    adapter::Adapters,
+    backend,
     batch::{Batch, ImageBatch},
     choose,
     copies::{self, Copies},
@@ -20,7 +23,7 @@ use super::{
 use crate::{
     config::EngineConfig,
     engine::{
-        Grammar, Sampling, Token,
+        Grammar, Sampling, Scaled, Token,
         fit::{Plan, Settings},
         media::{Attention, ImageRows},
         model::{
@@ -33,6 +36,7 @@ use crate::{
 /// A context over the weights, on the thread that decodes.
 pub struct Llama {
     context: *mut sys::llama_context,
+    adapters: Adapters,
     weights: Arc<Weights>,
     /// As configured, with the plan's context.
     config: EngineConfig,
@@ -63,6 +67,16 @@ impl Llama {
         config: &EngineConfig,
         plan: &Plan,
     ) -> Result<Self, LoadError> {
+        Self::open_with(weights, config, plan, &[])
+    }
+
+    /// The same for a model that jobs may compute with these adapters.
+    pub fn open_with(
+        weights: Arc<Weights>,
+        config: &EngineConfig,
+        plan: &Plan,
+        adapters: &[PathBuf],
+    ) -> Result<Self, LoadError> {
         // The worker team inherits this.
         if let Some(cpus) = config.cpu_mask.as_deref().and_then(threads::parse_list) {
             threads::keep_to(&cpus)
@@ -71,6 +85,7 @@ impl Llama {
         let rows = config.batch.max(config.parallel) as usize;
         let mut llama = Self {
             context: ptr::null_mut(),
+            adapters: Adapters::load(&weights, adapters.iter().map(PathBuf::as_path))?,
             batch: Batch::new(rows),
             image_batch: ImageBatch::new(weights.embedding_width(), weights.positions()),
             config: EngineConfig {
@@ -105,6 +120,9 @@ impl Llama {
     fn warm_up(&mut self) -> Result<(), LoadError> {
         self.warm(&step(1, 0, 1))?;
         self.clear();
+        if self.adapters.count() > 0 {
+            self.warm_up_adapted()?;
+        }
         if self.gpu {
             self.warm_up_worst()?;
             self.time_ubatch()?;
@@ -123,6 +141,20 @@ impl Llama {
             outcome?;
         }
         Ok(())
+    }
+
+    /// With all adapters: what of them cannot be computed shall not wait for a request to be found out.
+    fn warm_up_adapted(&mut self) -> Result<(), LoadError> {
+        let all = |adapter| Scaled {
+            adapter,
+            scale: 1.0,
+        };
+        let all: Vec<_> = (0..self.adapters.count()).map(all).collect();
+        self.adapt(&all);
+        let outcome = self.warm(&step(1, 0, 1));
+        self.adapt(&[]);
+        self.clear();
+        outcome
     }
 
     /// A whole ubatch over all sequences at the end of full caches. A GPU's kernels take memory beside the planned
@@ -252,6 +284,11 @@ impl Model for Llama {
         self.weights.has_window()
     }
 
+    fn adapt(&mut self, adapters: &[Scaled]) {
+        // SAFETY: the context is valid and ours, and of the adapters' model.
+        unsafe { self.adapters.put_on(self.context, adapters) };
+    }
+
     fn decode(&mut self, rows: &[Row], abandoned: &dyn Fn() -> bool) -> Result<(), DecodeError> {
         self.check(rows)?;
         let batch = self.batch.fill(rows);
@@ -342,6 +379,7 @@ impl Model for Llama {
         unsafe { sys::llama_free(self.context) };
         self.context = ptr::null_mut();
         self.copies.made();
+        self.adapters.forget();
         self.context = self
             .make_context()
             .map_err(|error| DecodeError::Broken(error.to_string()))?;

@@ -61,13 +61,73 @@ impl File {
 
     /// Rows of the matrix `name`: its second dimension.
     pub(crate) fn rows(&self, name: &str) -> Option<u64> {
-        let name = CString::new(name).ok()?;
-        // SAFETY: the header is valid, the name NUL-terminated; four dimensions are always there.
-        unsafe {
-            let at = sys::gguf_find_tensor(self.0, name.as_ptr());
-            (at >= 0).then(|| *sys::gguf_get_tensor_ne(self.0, at).add(1))
+        self.shape(name).map(|shape| shape[1])
+    }
+
+    /// The lengths of all dimensions of a tensor; 1 for those that it does not have.
+    pub(crate) fn shape(&self, name: &str) -> Option<[u64; 4]> {
+        let at = self.tensor(name)?;
+        // SAFETY: the tensor is there; four dimensions always are.
+        let lengths = unsafe { std::slice::from_raw_parts(sys::gguf_get_tensor_ne(self.0, at), 4) };
+        let mut shape = [0; 4];
+        for (own, &length) in shape.iter_mut().zip(lengths) {
+            *own = u64::try_from(length).ok()?;
         }
-        .and_then(|rows| u64::try_from(rows).ok())
+        Some(shape)
+    }
+
+    /// Whether every backend multiplies matrices of the tensor's format.
+    pub(crate) fn computes(&self, name: &str) -> bool {
+        let formats = [
+            sys::GGML_TYPE_F32,
+            sys::GGML_TYPE_F16,
+            sys::GGML_TYPE_BF16,
+            sys::GGML_TYPE_Q8_0,
+            sys::GGML_TYPE_Q5_1,
+            sys::GGML_TYPE_Q5_0,
+            sys::GGML_TYPE_Q4_1,
+            sys::GGML_TYPE_Q4_0,
+        ];
+        // SAFETY: the tensor is there.
+        let format = |at| unsafe { sys::gguf_get_tensor_type(self.0, at) };
+        self.tensor(name)
+            .is_some_and(|at| formats.contains(&format(at)))
+    }
+
+    pub(crate) fn has(&self, key: &str) -> bool {
+        let Ok(key) = CString::new(key) else {
+            return false;
+        };
+        // SAFETY: the header is valid, the key NUL-terminated.
+        unsafe { sys::gguf_find_key(self.0, key.as_ptr()) >= 0 }
+    }
+
+    pub(crate) fn is_number_f32(&self, key: &str) -> bool {
+        self.find(key, sys::GGUF_TYPE_FLOAT32).is_some()
+    }
+
+    /// A list of numbers of type u32.
+    pub(crate) fn numbers(&self, key: &str) -> Option<Vec<u32>> {
+        let at = self.find(key, sys::GGUF_TYPE_ARRAY)?;
+        // SAFETY: the key exists and is an array; its data is as long as it says and of the type that is looked at.
+        unsafe {
+            if sys::gguf_get_arr_type(self.0, at) != sys::GGUF_TYPE_UINT32 {
+                return None;
+            }
+            let count = sys::gguf_get_arr_n(self.0, at);
+            if count == 0 {
+                return Some(Vec::new());
+            }
+            let data = sys::gguf_get_arr_data(self.0, at).cast::<u32>();
+            Some((0..count).map(|at| data.add(at).read_unaligned()).collect())
+        }
+    }
+
+    fn tensor(&self, name: &str) -> Option<i64> {
+        let name = CString::new(name).ok()?;
+        // SAFETY: the header is valid, the name NUL-terminated.
+        let at = unsafe { sys::gguf_find_tensor(self.0, name.as_ptr()) };
+        (at >= 0).then_some(at)
     }
 
     fn find(&self, key: &str, of_type: sys::gguf_type) -> Option<i64> {

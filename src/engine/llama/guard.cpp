@@ -100,6 +100,11 @@ int guard_dry(const llama_vocab * vocab, float multiplier, float base, int32_t a
     });
 }
 
+int guard_adapter(llama_model * model, const char * path, llama_adapter_lora ** adapter, char ** out) {
+    *adapter = nullptr;
+    return guarded(out, [&] { *adapter = llama_adapter_lora_init(model, path); return *adapter ? 0 : -1; });
+}
+
 static const char * device_name(ggml_backend_buffer_type_t buft) {
     ggml_backend_dev_t device = ggml_backend_buft_get_device(buft);
     return device ? ggml_backend_dev_name(device) : "CPU"; // the CPU's own buffers name no device

@@ -29,6 +29,9 @@ int guard_grammar(const struct llama_vocab * vocab, const char * gbnf, bool lazy
 int guard_dry(const struct llama_vocab * vocab, float multiplier, float base, int32_t allowed_length, int32_t last_n,
               const char ** breakers, size_t n_breakers, struct llama_sampler ** sampler, char ** out);
 
+// Loads a LoRA adapter; to be freed before its model. -1: it is not one, or not of this model.
+int guard_adapter(struct llama_model * model, const char * path, struct llama_adapter_lora ** adapter, char ** out);
+
 // Memory of one kind of buffer. The names live as long as the process.
 struct guard_buffer {
     const char * device;    // name of the device it belongs to

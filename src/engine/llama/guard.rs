@@ -77,6 +77,12 @@ unsafe extern "C" {
         sampler: *mut *mut sys::llama_sampler,
         out: *mut *mut c_char,
     ) -> c_int;
+    fn guard_adapter(
+        model: *mut sys::llama_model,
+        path: *const c_char,
+        adapter: *mut *mut sys::llama_adapter_lora,
+        out: *mut *mut c_char,
+    ) -> c_int;
 }
 
 const FAILED: c_int = -100;
@@ -271,6 +277,18 @@ pub(super) unsafe fn grammar(
         )
     };
     outcome(code, out).map(|()| sampler)
+}
+
+/// # Safety
+/// `model` is loaded, nobody uses it at this moment, and it outlives the adapter.
+pub(super) unsafe fn adapter(
+    model: *mut sys::llama_model,
+    path: &CStr,
+) -> Result<*mut sys::llama_adapter_lora, Fault> {
+    let (mut adapter, mut out) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: the caller vouches for the model; the rest are valid places to write to.
+    let code = unsafe { guard_adapter(model, path.as_ptr(), &raw mut adapter, &raw mut out) };
+    outcome(code, out).map(|()| adapter)
 }
 
 /// The DRY sampler's numbers, in llama.cpp's terms.

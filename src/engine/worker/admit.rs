@@ -69,14 +69,14 @@ impl<M: Model> Worker<M> {
 
     /// Where most of the job's prompt is, or will be.
     fn seek(&self, job: &Job, admission: u64) -> Found {
-        let cuts = self.cuts();
+        let (cuts, owner) = (self.cuts(), job.owner());
         let mut found = Found {
             source: Source::Nowhere,
             reach: 0,
             follow: None,
         };
         for (at, slot) in self.slots.iter().enumerate() {
-            let reach = slot.prefix.reach(job.tenant, &job.prompt, cuts);
+            let reach = slot.prefix.reach(owner, &job.prompt, cuts);
             // Of equals one that is free: there it can stay where it is.
             let better = match found.source {
                 Source::Slot(other) if reach == found.reach => {
@@ -89,7 +89,7 @@ impl<M: Model> Worker<M> {
                 found.reach = reach;
             }
         }
-        if let Some((at, reach)) = self.store.find(job.tenant, &job.prompt, cuts)
+        if let Some((at, reach)) = self.store.find(owner, &job.prompt, cuts)
             && reach > found.reach
         {
             found.source = Source::Stored(at);
@@ -101,12 +101,12 @@ impl<M: Model> Worker<M> {
 
     /// An older job that computes at least `least` tokens of the same beginning just now.
     fn leader(&self, job: &Job, admission: u64, cuts: Cuts, least: usize) -> Option<Follow> {
-        job.tenant?;
+        let owner = Some(job.owner()?);
         let own = &job.prompt[..job.prompt.len() - 1];
         let candidates = self.slots.iter().enumerate().filter_map(|(slot, leader)| {
             let active = leader.active.as_ref()?;
             // Only older ones: nobody waits for somebody who waits for him.
-            if leader.admission >= admission || active.job.tenant != job.tenant {
+            if leader.admission >= admission || active.job.owner() != owner {
                 return None;
             }
             let prompt = &active.job.prompt;
@@ -206,8 +206,8 @@ impl<M: Model> Worker<M> {
             };
             let leader = &self.slots[follow.slot];
             let same = leader.admission == follow.admission;
-            let (tenant, prompt) = (active.job.tenant, &active.job.prompt);
-            let reach = leader.prefix.reach(tenant, prompt, self.cuts());
+            let (owner, prompt) = (active.job.owner(), &active.job.prompt);
+            let reach = leader.prefix.reach(owner, prompt, self.cuts());
             if same && reach >= follow.common {
                 let source = Source::Slot(follow.slot);
                 if self.copy(source, at, reach) {

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Dead, Worker};
 use crate::engine::{
-    Failed, Finish, media,
+    Failed, Finish, Set, media,
     model::{Choice, Chosen, DecodeError, Model, SampleError, Sampled},
     plan::{self, First, Share, Want, Work},
     slot::{Active, small},
@@ -66,17 +66,26 @@ impl<M: Model> Worker<M> {
                     active.as_ref().is_none_or(given_up)
                 })
         };
+        let (set, adapters) = shares.first().map_or((Set::PLAIN, [].as_slice()), |share| {
+            slots[share.sequence as usize].adapters()
+        });
+        let changed = std::mem::replace(&mut self.worn, set) != set;
+        self.model.adapt(adapters);
         let began = Instant::now();
         let outcome = match image {
             Some(rows) => self.model.decode_image(rows, &abandoned),
             None => self.model.decode(&self.rows, &abandoned),
         };
+        self.turns.spend(began.elapsed());
         match outcome {
             Ok(()) => {
                 let rows = image.map_or(self.rows.len(), |image| image.count);
                 let prefill = self.prompt_rows(shares);
                 let generating = image.is_none() && prefill == 0;
-                self.pace.observe(rows, began.elapsed(), generating);
+                // Another set of adapters takes its own time.
+                if !changed {
+                    self.pace.observe(rows, began.elapsed(), generating);
+                }
                 let computed = began.elapsed();
                 self.commit(shares);
                 self.count(prefill, began.elapsed());
@@ -177,23 +186,31 @@ impl<M: Model> Worker<M> {
                 work,
             })
         };
-        let first = if self.rounds.is_multiple_of(TURN_OF_THE_OLDEST) {
-            First::Oldest
-        } else {
-            First::Shortest
-        };
         let ubatch = small(self.model.ubatch());
         while let Some(&suspect) = self.suspects.front() {
             if let Some(want) = want(&self.slots[suspect as usize]) {
                 let wants = [want];
                 let mut batch = plan::streams(&wants, small(self.model.batch()));
-                batch.extend(plan::prompts(&wants, ubatch, first));
+                batch.extend(plan::prompts(&wants, ubatch, First::Oldest));
                 batch.extend(plan::image(&wants, ubatch));
                 return vec![batch];
             }
             self.suspects.pop_front();
         }
-        let wants: Vec<_> = self.slots.iter().filter_map(want).collect();
+        let gap = self.tuning.max_gap.unwrap_or_else(|| self.pace.usual_gap());
+        let wants = self.slots.iter();
+        let wants = wants.filter_map(|slot| Some((slot.adapters().0, want(slot)?)));
+        let mut wants: Vec<_> = wants.collect();
+        let runs = |(_, want): &(Set, Want)| matches!(want.work, Work::Decode { .. });
+        let running = wants.iter().any(runs);
+        let sets = self.turns.choose(&mut wants, gap);
+        // Rounds of all sets together: each has its turn in the round of the oldest.
+        let first = if (self.rounds / sets).is_multiple_of(TURN_OF_THE_OLDEST) {
+            First::Oldest
+        } else {
+            First::Shortest
+        };
+        let wants: Vec<_> = wants.into_iter().map(|(_, want)| want).collect();
         if grid > 1 {
             let mut batches = plan::alone(&wants, first);
             batches.extend(plan::image(&wants, ubatch).map(|share| vec![share]));
@@ -201,8 +218,8 @@ impl<M: Model> Worker<M> {
         }
         let streams = plan::streams(&wants, small(self.model.batch()));
         let (mut prompt_rows, mut image_rows) = (small(self.model.prompt_rows()), ubatch);
-        if !streams.is_empty() {
-            let gap = self.tuning.max_gap.unwrap_or_else(|| self.pace.usual_gap());
+        // Streams with other adapters wait for these prompts, too.
+        if running {
             let rows = self.pace.rows_beside_streams(gap, prompt_rows);
             (prompt_rows, image_rows) = (rows, rows.min(ubatch));
             let any = |kind: fn(&Work) -> bool| wants.iter().any(|want| kind(&want.work));

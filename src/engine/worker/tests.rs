@@ -13,12 +13,13 @@ use std::{
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::engine::{
-    self, Busy, Claimant, Engine, Enough, Event, Failed, Finish, Finished, Gbnf, Grammar, Job,
-    Refused, Sampling, Tuning,
-    fake::{Fake, FakeVocab, Fault},
+    self, Adapters, Busy, Claimant, Engine, Enough, Event, Failed, Finish, Finished, Gbnf, Grammar,
+    Job, Refused, Sampling, Scaled, Tuning,
+    fake::{Fake, FakeVocab, Fault, moved},
     model::{DecodeError, Row, Vocab},
 };
 
+mod adapters;
 mod images;
 mod load;
 mod reuse;
@@ -42,10 +43,27 @@ fn job(prompt: &str) -> Job {
         ignore_eos: false,
         logprobs: None,
         tenant: Some(0),
+        adapters: Adapters::default(),
         claimant: Claimant::default(),
         queue_wait: LONG,
         deadline: LONG,
     }
+}
+
+/// The model's first adapter at a scale.
+fn worn(scale: u8) -> Adapters {
+    let scale = f32::from(scale);
+    Adapters::new([(Scaled { adapter: 0, scale }, "digest")])
+}
+
+/// What the fake model answers in place of `line` when the last `tokens` of the prompt, and all of the answer, are
+/// computed with its first adapter.
+fn adapted(line: &str, scale: u8, tokens: usize) -> String {
+    let letters = line.bytes().enumerate().map(|(at, byte)| {
+        let token = moved(i32::from(byte), usize::from(scale) * (tokens + at));
+        u8::try_from(token).unwrap()
+    });
+    String::from_utf8(letters.collect()).unwrap()
 }
 
 fn start(sequences: u32, queue: u32) -> (Engine, JoinHandle<()>) {

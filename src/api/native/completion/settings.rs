@@ -21,6 +21,9 @@ pub(super) fn told(
     };
     // What forbids is told as llama-server takes it; JSON has no infinity.
     let bias = |&(token, bias): &(i32, f32)| json!({"token": token, "bias": bias.max(f32::MIN)});
+    let worn = job.adapters.scaled().iter();
+    let worn = worn.map(|one| json!({"id": one.adapter, "scale": one.scale}));
+    let lora: Vec<_> = worn.collect();
     json!({
         "seed": s.seed,
         "temperature": s.temperature,
@@ -60,6 +63,6 @@ pub(super) fn told(
         "samplers": samplers,
         "timings_per_token": options.timings_per_token,
         "post_sampling_probs": false,
-        "lora": [],
+        "lora": lora,
     })
 }

@@ -35,6 +35,7 @@ fn head() -> Head {
     let identity = Identity {
         model: "m".to_owned(),
         aliases: Aliases::default(),
+        loras: crate::api::Loras::default(),
         created: 0,
         fingerprint: "fp".to_owned(),
         version: Value::Null,

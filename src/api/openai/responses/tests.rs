@@ -35,6 +35,7 @@ fn read(value: Value) -> Result<(Map<String, Value>, Asked), ApiError> {
     let identity = Identity {
         model: "m".to_owned(),
         aliases: Aliases::default(),
+        loras: crate::api::Loras::default(),
         created: 0,
         fingerprint: "fp".to_owned(),
         version: Value::Null,

@@ -21,7 +21,7 @@ text{font:12px system-ui,sans-serif;fill:#1c2128}
 .left{fill:none;stroke:#8c959f;stroke-dasharray:3 3}
 .missing{fill:none;stroke:#e5484d;stroke-width:3}
 .attention{fill:#7cb3e8}.dense{fill:#a5d8f3}.experts{fill:#f0b45b}.embeddings{fill:#5fc9a8}.output{fill:#dda0cb}
-.kv{fill:#ee8c66}.compute{fill:#f0e06a}.projector{fill:#b7a3e3}.draft{fill:#bcc06c}
+.kv{fill:#ee8c66}.compute{fill:#f0e06a}.projector{fill:#b7a3e3}.adapters{fill:#8fc7c0}.draft{fill:#bcc06c}
 .margin{fill:#c9cfd6}.others{fill:#a3abb5}
 .gpu{fill:#5cb87a}.away{fill:#f0b45b}.mixed{fill:#c58fd6}.cpu{fill:#7cb3e8}
 @media(prefers-color-scheme:dark){

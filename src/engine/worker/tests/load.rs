@@ -25,6 +25,34 @@ struct Client {
     max_tokens: u32,
     /// What it asks of a sequence beforehand.
     errand: Option<(Errand, u32)>,
+    /// Of the only adapter.
+    scale: u8,
+    /// Whether the adapter acts on the second half of the prompt only.
+    late: bool,
+}
+
+impl Client {
+    fn prompt(&self) -> String {
+        format!("{}{}\n", "shared prefix\n".repeat(self.prefix), self.line)
+    }
+
+    /// Tokens of the prompt that are computed without the adapter.
+    fn plain(&self) -> usize {
+        if self.late {
+            self.prompt().len() / 2
+        } else {
+            0
+        }
+    }
+
+    fn adapters(&self) -> Adapters {
+        worn(self.scale).after(self.plain())
+    }
+
+    /// The answer to its end.
+    fn answer(&self) -> String {
+        adapted(&self.line, self.scale, self.prompt().len() - self.plain())
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -66,17 +94,23 @@ fn clients() -> impl Strategy<Value = Vec<Client>> {
         Just(Errand::Forget),
         Just(Errand::Leave)
     ];
-    let client = (client, prop::option::weighted(0.4, (act, 0u32..7)));
+    let adapter = (prop_oneof![Just(0_u8), 0_u8..3], any::<bool>());
+    let errand = prop::option::weighted(0.4, (act, 0u32..7));
+    let client = (client, errand, adapter);
     let client = client.prop_map(
-        |((line, prefix, tenant, key, leaves_after, waits, max_tokens), errand)| Client {
-            line,
-            prefix,
-            tenant,
-            key,
-            leaves_after,
-            waits,
-            max_tokens,
-            errand,
+        |((line, prefix, tenant, key, leaves_after, waits, max_tokens), errand, (scale, late))| {
+            Client {
+                line,
+                prefix,
+                tenant,
+                key,
+                leaves_after,
+                waits,
+                max_tokens,
+                errand,
+                scale,
+                late,
+            }
         },
     );
     prop::collection::vec(client, 1..32)
@@ -148,15 +182,15 @@ proptest! {
                 let copy = &mut copies[usize::try_from(tenant).unwrap()];
                 runtime.block_on(ask_of(&engine, (act, sequence, tenant), copy))?;
             }
-            let prompt = format!("{}{}\n", "shared prefix\n".repeat(client.prefix), client.line);
             let job = Job {
+                adapters: client.adapters(),
                 tenant: client.tenant,
                 claimant: Claimant {
                     key: client.key,
                     ..Claimant::default()
                 },
                 max_tokens: client.max_tokens,
-                ..job(&prompt)
+                ..job(&client.prompt())
             };
             running.push((client, engine.submit(job).unwrap()));
         }
@@ -250,7 +284,7 @@ fn settle_or_leave(
                 let reason = if whole { Finish::Eos } else { Finish::Length };
                 prop_assert_eq!(end.reason, reason);
                 let length = client.line.len().min(client.max_tokens as usize);
-                prop_assert_eq!(text, &client.line[..length]);
+                prop_assert_eq!(text, &client.answer()[..length]);
                 prop_assert!(end.usage.cached_tokens < end.usage.prompt_tokens);
             }
             // A batch of several rows of one sequence may have been the one that broke by chance.
