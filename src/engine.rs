@@ -17,6 +17,7 @@ pub mod llama;
 pub(crate) mod lookup;
 pub mod media;
 pub mod model;
+pub mod overflow;
 pub(crate) mod pace;
 pub(crate) mod plan;
 pub(crate) mod prefix;
@@ -56,6 +57,7 @@ pub use job::{
     Alternative, Claimant, Event, Failed, Finish, Finished, Job, Piece, Refused, Scored, Times,
     Usage,
 };
+pub use overflow::Shift;
 pub use pulse::Pulse;
 pub(crate) use reply::Reply;
 pub use sample::{Gbnf, Grammar, Sampling, Trigger};
@@ -78,6 +80,8 @@ pub struct Shape {
     pub queue: u32,
     /// Host memory that states of sequences may take.
     pub cache_bytes: u64,
+    /// Whether a job may go on when its context is full.
+    pub shifts: bool,
 }
 
 /// How busy the engine is now.
@@ -113,6 +117,8 @@ pub struct Tuning {
     pub lookup: bool,
     /// The same request gets the same bits, whatever runs beside it or is cached.
     pub reproducible: bool,
+    /// Jobs may go on when their context is full.
+    pub shifts: bool,
 }
 
 impl Default for Tuning {
@@ -124,6 +130,7 @@ impl Default for Tuning {
             checkpoint_every: 4096,
             lookup: false,
             reproducible: false,
+            shifts: false,
         }
     }
 }
@@ -180,6 +187,7 @@ pub fn start_in<M: model::Model, E: Send + 'static>(
             vocab: model.vocab().size(),
             queue: tuning.queue,
             cache_bytes: tuning.cache_bytes as u64,
+            shifts: tuning.shifts,
         }));
         let Places {
             identity,

@@ -76,6 +76,7 @@ refused! {
     an_adapter_named_twice_is_refused: nickel("{ model = { name = \"small\", adapters = [{ name = \"strange\" }, { name = \"strange\", scale = 0 }] } }"),
     an_adapter_called_as_the_model_is_refused: nickel("{ model = { name = \"small\", adapters = [{ name = \"strange\", alias = \"small\" }] } }"),
     an_adapter_of_an_embedding_model_is_refused: nickel("{ model = { name = \"small\", kind = 'embedding, adapters = [{ name = \"strange\" }] } }"),
+    a_shifting_context_is_not_reproducible: nickel("{ model.name = \"small\", engine = { overflow = 'shift, reproducible = true } }"),
     a_tag_with_an_argument_is_refused: nickel("{ model.name = \"small\", engine.load = 'mmap 3 }"),
     a_wrong_element_of_a_list_is_pointed_at: nickel("{ model.name = \"small\", auth.key_files = [\"keys\", 7] }"),
     a_host_name_is_refused: nickel("{ model.name = \"small\", listen = \"example.org:80\" }"),

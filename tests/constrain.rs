@@ -88,6 +88,8 @@ impl Loaded {
             prompt: self.weights.tokenize(prompt, true, true),
             media: Vec::new(),
             max_tokens: 200,
+            shift: None,
+            forgotten: 0,
             sampling: Sampling {
                 seed,
                 temperature: if seed == 0 { 0.0 } else { 1.0 },

@@ -90,6 +90,8 @@ impl Running {
             prompt: self.weights.tokenize(prompt, true, true),
             media: Vec::new(),
             max_tokens,
+            shift: None,
+            forgotten: 0,
             sampling: Sampling {
                 temperature: 0.0,
                 ..Sampling::default()

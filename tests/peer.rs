@@ -408,3 +408,60 @@ fn adapters_do_the_same_to_the_next_token() {
     let (_, ours) = server.get("/lora-adapters").expect("an answer");
     assert_eq!(last_object(&ours), Some(theirs));
 }
+
+#[test]
+fn a_full_context_forgets_the_same_and_goes_on_with_the_same_words() {
+    let more = ["-c", "256", "--context-shift"].map(OsString::from);
+    let Some(peer) = Peer::start(&more) else {
+        eprintln!("LLAMA_SERVER names no binary: nothing compared");
+        return;
+    };
+    let server = Server::start(&["engine = {context = 256, parallel = 1, overflow = 'shift}"]);
+    for more in [
+        json!({"n_keep": 20}),
+        json!({"n_keep": -1, "n_discard": 31}),
+    ] {
+        let mut body = json!({
+            "prompt": "A list of words that each begin with the next letter:", "n_predict": 450, "temperature": 0,
+            "repeat_penalty": 1.3, "ignore_eos": true, "cache_prompt": false,
+        });
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        let (status, theirs) = peer.ask("POST", "/completion", &body).expect("an answer");
+        assert_eq!(status, 200, "{theirs}");
+        let (status, ours) = server
+            .post("/completion", &body.to_string())
+            .expect("an answer");
+        assert_eq!(status, 200, "{ours}");
+        let ours = last_object(&ours).expect("JSON");
+        for name in [
+            "tokens_predicted",
+            "tokens_evaluated",
+            "truncated",
+            "stop_type",
+        ] {
+            assert_eq!(ours[name], theirs[name], "{name} {more}");
+        }
+        for name in ["n_keep", "n_discard"] {
+            let settings = "generation_settings";
+            assert_eq!(
+                ours[settings][name], theirs[settings][name],
+                "{name} {more}"
+            );
+        }
+        // The last bits may differ, so the words may part at some time; not before the first shift and well after it.
+        let text = |answer: &Value| answer["content"].as_str().unwrap().to_owned();
+        let (ours, theirs) = (text(&ours), text(&theirs));
+        let same = ours
+            .bytes()
+            .zip(theirs.bytes())
+            .take_while(|(a, b)| a == b)
+            .count();
+        assert!(
+            same > 1200 || same == theirs.len(),
+            "{same} of {}: {more}\n{ours}\n---\n{theirs}",
+            theirs.len()
+        );
+    }
+}

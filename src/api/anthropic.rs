@@ -38,6 +38,7 @@ use super::{
     reply::Run,
     turn::{self, Turn},
 };
+use crate::engine::Job;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -90,7 +91,7 @@ async fn count(
 ) -> Result<Response, ApiError> {
     let service = app.service()?;
     let (turn, _) = receive(&app, &service, tenant, body, Purpose::Count).await?;
-    let tokens: usize = turn.jobs.iter().map(|job| job.prompt.len()).sum();
+    let tokens: usize = turn.jobs.iter().map(Job::asked).sum();
     let mut response = Json(json!({"input_tokens": tokens})).into_response();
     warn(&mut response, turn.warnings);
     Ok(response)

@@ -128,6 +128,7 @@ impl Turn {
         params.job.grammar = rendered.grammar.clone().map(Grammar::Gbnf);
         params.job.media = prompt.media;
         let jobs = params.jobs(vec![prompt.tokens]);
+        warnings.extend(params::cut(&jobs));
         let readers = jobs.iter().map(|_| Reader::new(&rendered));
         let turn = Self {
             readers: readers.collect::<Result<_, _>>()?,

@@ -206,6 +206,8 @@ fn job(
         prompt: tokens,
         media: Vec::new(),
         max_tokens: args.max_tokens.or(limits.max_tokens).unwrap_or(u32::MAX),
+        shift: None,
+        forgotten: 0,
         sampling: Sampling {
             temperature: args.temperature,
             seed: args.seed,

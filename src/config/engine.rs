@@ -13,6 +13,7 @@ use super::field;
 pub struct EngineConfig {
     /// Tokens of context for each sequence.
     pub context: u32,
+    pub overflow: Overflow,
     /// Sequences decoded together.
     pub parallel: u32,
     pub kv: KvConfig,
@@ -50,6 +51,17 @@ pub struct EngineConfig {
     pub reproducible: bool,
     /// Accept `context` above the model's trained context.
     pub beyond_trained_context: bool,
+}
+
+/// What becomes of a request whose context is full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overflow {
+    /// It is refused, or ends.
+    #[default]
+    Error,
+    /// A part of it is forgotten, and it goes on.
+    Shift,
 }
 
 /// How sequences share the engine's steps.

@@ -62,6 +62,11 @@ impl Adapters {
         self
     }
 
+    /// The same for a sequence that has forgotten what came after its first `kept` tokens: all else is the adapters'.
+    pub(crate) fn shifted(&mut self, kept: usize) {
+        self.from = self.from.min(kept);
+    }
+
     pub fn scaled(&self) -> &[Scaled] {
         &self.scaled
     }

@@ -164,6 +164,7 @@ pub fn start<M: Encoder, E: Send + 'static>(
             vocab: facts.vocab,
             queue,
             cache_bytes: 0,
+            shifts: false,
         }));
         let engine = Engine {
             inbox,

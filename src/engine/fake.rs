@@ -275,6 +275,16 @@ impl Model for Fake {
         true
     }
 
+    fn shift(&mut self, sequence: u32, from: u32, count: u32) -> bool {
+        let tokens = &mut self.sequences[sequence as usize];
+        if self.recurrent {
+            tokens.clear();
+            return false;
+        }
+        tokens.drain(from as usize..(from + count) as usize);
+        true
+    }
+
     fn save(&mut self, sequence: u32, _: Part) -> Option<Vec<u8>> {
         if self.forgets() {
             return None;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Adapters, Enough, Grammar, Sampling, Token, media};
+use super::{Adapters, Enough, Grammar, Sampling, Shift, Token, media};
 
 /// One admitted request: everything the engine needs to answer it.
 #[derive(Debug, Clone)]
@@ -11,8 +11,12 @@ pub struct Job {
     pub prompt: Vec<Token>,
     /// The images behind the prompt's placeholders, as [`media::Prompt`] puts them there.
     pub media: Vec<media::Placed>,
-    /// Most tokens to generate; cut to what is left of the context.
+    /// Most tokens to generate; cut to what is left of the context, unless that shifts.
     pub max_tokens: u32,
+    /// How to go on when the context is full; `None`: the job ends. One with images does in any case.
+    pub shift: Option<Shift>,
+    /// Tokens that its prompt has lost already, because it was too long.
+    pub forgotten: u32,
     pub sampling: Sampling,
     pub grammar: Option<Grammar>,
     /// Texts that end generation; they are not part of the answer.
@@ -42,6 +46,11 @@ pub struct Job {
 }
 
 impl Job {
+    /// Tokens of the prompt as it was asked.
+    pub fn asked(&self) -> usize {
+        self.prompt.len() + self.forgotten as usize
+    }
+
     /// Whose what it computes is: of its tenant, and of what has the same adapters.
     pub(crate) fn owner(&self) -> Option<u64> {
         self.tenant.map(|tenant| self.adapters.owner(tenant))
@@ -135,6 +144,8 @@ pub struct Usage {
     pub prompt_tokens: u32,
     pub cached_tokens: u32,
     pub completion_tokens: u32,
+    /// Tokens of prompt and answer that were forgotten because the context was full.
+    pub forgotten_tokens: u32,
     /// Guessed tokens that were computed ahead, and came true or not.
     pub accepted_tokens: u32,
     pub rejected_tokens: u32,

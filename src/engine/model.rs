@@ -169,6 +169,12 @@ pub trait Model: 'static {
     fn copy(&mut self, _from: u32, _to: u32, _computed: u32) -> bool {
         false
     }
+    /// Forgets so many positions of a sequence from `from` on, and moves those after them there. `false`: it cannot, and the
+    /// sequence is now empty.
+    fn shift(&mut self, sequence: u32, _from: u32, _count: u32) -> bool {
+        self.truncate(sequence, 0);
+        false
+    }
     /// The sequence's state as bytes, for [`Self::restore`] while this model is loaded; `None`: it cannot be had.
     fn save(&mut self, sequence: u32, part: Part) -> Option<Vec<u8>>;
     /// Puts a state in place of the sequence's own. `false`: it was not taken, and the sequence is now empty.

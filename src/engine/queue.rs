@@ -147,6 +147,8 @@ mod tests {
             prompt: Vec::new(),
             media: Vec::new(),
             max_tokens: 1,
+            shift: None,
+            forgotten: 0,
             sampling: Sampling::default(),
             grammar: None,
             stop: Vec::new(),

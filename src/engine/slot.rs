@@ -1,6 +1,9 @@
 //! One sequence: the tokens in its cache, and the job that uses it now.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use super::{
     Event, Failed, Finish, Finished, Job, Piece, Reply, Scaled, Sequence, Set, Submitted, Times,
@@ -44,6 +47,10 @@ pub(crate) struct Active<S> {
     /// Tokens of the prompt that need not be computed; `None`: not known yet.
     cached: Option<usize>,
     generated: u32,
+    /// Tokens of the prompt as it came.
+    prompt_tokens: u32,
+    /// Tokens that were forgotten because the context was full.
+    forgotten: u32,
     pub(crate) drafts: Drafts,
     submitted: Instant,
     started: Instant,
@@ -94,7 +101,7 @@ impl<S> Slot<S> {
         Sequence {
             running: true,
             kept,
-            prompt: small(active.job.prompt.len()),
+            prompt: active.prompt_tokens,
             cached: small(active.cached.unwrap_or(0)),
             generated: active.generated,
             left: small(active.left(context as usize)),
@@ -128,6 +135,8 @@ impl<S> Slot<S> {
             reply,
             cached: None,
             generated: 0,
+            prompt_tokens: small(job.prompt.len()),
+            forgotten: job.forgotten,
             drafts: Drafts::default(),
             submitted: at,
             started: Instant::now(),
@@ -267,8 +276,45 @@ impl<S> Slot<S> {
         let computed = self.prefix.tokens.len();
         let prompt = active.job.prompt.len();
         // Generated tokens have other bits than those of a prompt.
-        if grid == 1 || computed <= prompt {
+        // What comes after forgotten tokens is not what a prompt would have there.
+        let whole = active.forgotten == active.job.forgotten;
+        if whole && (grid == 1 || computed <= prompt) {
             self.prefix.solid = computed;
+        }
+    }
+
+    /// The tokens to forget before more can be computed.
+    pub(crate) fn overflow(&self, context: usize) -> Option<Range<usize>> {
+        let active = self.active.as_ref().filter(|active| active.shifts())?;
+        if active.tokens.len() < context {
+            return None;
+        }
+        let shift = active.job.shift?;
+        let known = active.tokens.len() - 1;
+        Some(shift.forgotten(known, active.job.prompt.len(), context))
+    }
+
+    /// Forgets tokens of the sequence, and of its job. What is left behind them is no beginning of any prompt.
+    pub(crate) fn forget(&mut self, gone: Range<usize>) {
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        let computed = self.prefix.tokens.len();
+        if gone.end <= computed {
+            self.prefix.tokens.drain(gone.clone());
+            self.prefix.solid = self.prefix.solid.min(gone.start);
+        } else {
+            self.prefix.truncate(gone.start);
+        }
+        let prompt = &mut active.job.prompt;
+        let end = gone.end.min(prompt.len());
+        prompt.drain(gone.start.min(end)..end);
+        active.job.adapters.shifted(gone.start);
+        active.forgotten += small(gone.len());
+        active.tokens.drain(gone);
+        active.guesses.clear();
+        if active.lookup.is_some() {
+            active.lookup = Some(Lookup::new(&active.job.prediction, &active.tokens));
         }
     }
 
@@ -314,7 +360,7 @@ impl<S> Slot<S> {
             self.finish(Finish::StopString(stop));
         } else if end.is_some()
             || active.generated >= active.job.max_tokens
-            || active.tokens.len() >= context as usize
+            || (active.tokens.len() >= context as usize && !active.shifts())
         {
             self.finish(Finish::Length);
         }
@@ -334,7 +380,8 @@ impl<S> Slot<S> {
         let finished = Finished {
             reason,
             usage: Usage {
-                prompt_tokens: small(active.job.prompt.len()),
+                prompt_tokens: active.prompt_tokens,
+                forgotten_tokens: active.forgotten,
                 cached_tokens: small(active.cached.unwrap_or(0)),
                 completion_tokens: active.generated,
                 accepted_tokens: active.drafts.accepted,
@@ -372,6 +419,11 @@ impl<S> Active<S> {
     pub(crate) fn left(&self, context: usize) -> usize {
         let allowed = self.job.max_tokens - self.generated;
         (allowed as usize).min(context.saturating_sub(self.tokens.len()))
+    }
+
+    /// Whether it goes on when its context is full.
+    fn shifts(&self) -> bool {
+        self.job.shift.is_some() && self.job.media.is_empty()
     }
 
     pub(crate) fn is_overdue(&self) -> bool {

@@ -15,7 +15,7 @@ use super::{states::States, vision};
 use crate::{
     api::{Scale, Work},
     chat::{Chat, ChatError},
-    config::Config,
+    config::{Config, Overflow},
     engine::{
         self, Tuning, embed,
         fit::{self, Files, FitError, Plan, memory::HostMemory},
@@ -240,6 +240,7 @@ fn tuning(config: &Config) -> Result<Tuning, FitError> {
         checkpoint_every: config.cache.checkpoint_every as usize,
         lookup: config.engine.speculate.ngram,
         reproducible: config.engine.reproducible,
+        shifts: config.engine.overflow == Overflow::Shift,
     })
 }
 

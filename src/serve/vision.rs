@@ -95,6 +95,8 @@ fn decode(engine: &Engine, seen: &Seen) -> Result<(), LoadError> {
         prompt: prompt.tokens,
         media: prompt.media,
         max_tokens: 1,
+        shift: None,
+        forgotten: 0,
         sampling: Sampling::default(),
         grammar: None,
         stop: Vec::new(),

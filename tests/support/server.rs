@@ -79,9 +79,14 @@ impl Server {
 
     /// The same for a model's file outside `models.lock`.
     pub(crate) fn start_file(file: &Path, settings: &[&str]) -> Self {
+        Self::spawn_file(file, settings).ready()
+    }
+
+    /// [`Self::start_file`] without waiting.
+    pub(crate) fn spawn_file(file: &Path, settings: &[&str]) -> Self {
         let mut command = command();
         command.arg("serve").arg("--model-file").arg(file);
-        Self::run(command, settings).ready()
+        Self::run(command, settings)
     }
 
     /// Starts a server whose model sees through a projector outside `models.lock`, and waits until it is ready.

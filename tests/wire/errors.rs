@@ -220,6 +220,8 @@ async fn a_stream_that_waits_in_vain_is_refused_with_a_status_however_long_it_wa
         prompt: vec![97],
         media: Vec::new(),
         max_tokens: 1,
+        shift: None,
+        forgotten: 0,
         sampling: Sampling::default(),
         grammar: None,
         stop: Vec::new(),

@@ -183,7 +183,7 @@ async fn what_a_completion_cannot_do_is_refused_by_name() {
     400 "prompt" | "prompt: expected a string, an array of token ids below 258 and strings, or an array of at most 32 such prompts, none of them empty, but it is missing"
     400 "prompt" | "prompt: expected a string, an array of token ids below 258 and strings, or an array of at most 32 such prompts, none of them empty, got \"\""
     400 "id_slot" | "id_slot: expected an integer from -1 to 1, got 2"
-    400 "n_keep" | "n_keep: expected an integer from -1 to 0, got 5"
+    400 "n_keep" | "n_keep: a context that is full is not shifted by this server (engine.overflow); leave it out"
     400 "n_predict" | "n_predict: expected an integer from -1 to 4294967295, got -2"
     400 "n_probs" | "n_probs: expected an integer from 0 to 255, got 256"
     400 "post_sampling_probs" | "post_sampling_probs: only false, for probabilities are told as they are before sampling"

@@ -74,6 +74,7 @@ pub(super) async fn answer(
         pending,
     } = wanted;
     let mut warnings = options.warnings;
+    warnings.extend(params::cut(&jobs));
     if let Some(pending) = pending {
         warnings.extend(pending.apply(&service, &mut jobs).await?);
     }

@@ -6,7 +6,10 @@ use axum::{Extension, Json, body::Body, extract::State};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::api::{App, auth::Tenant, body, error::ApiError, turn};
+use crate::{
+    api::{App, auth::Tenant, body, error::ApiError, turn},
+    engine::Job,
+};
 
 #[derive(Serialize)]
 pub(super) struct Prompt {
@@ -46,7 +49,7 @@ pub(super) async fn count(
     let as_it_is = |body, _: &_| Ok((body, ()));
     let (turn, ()) = turn::receive(&app, &service, tenant, body, as_it_is).await?;
     Ok(Json(Count {
-        input_tokens: turn.jobs.first().map_or(0, |job| job.prompt.len()),
+        input_tokens: turn.jobs.first().map_or(0, Job::asked),
         object: "response.input_tokens",
     }))
 }

@@ -54,10 +54,10 @@ pub(in crate::api) async fn create(
         delivery,
         pending,
     } = wanted;
-    let warnings = match pending {
-        Some(pending) => pending.apply(&service, &mut jobs).await?,
-        None => Vec::new(),
-    };
+    let mut warnings = Vec::from_iter(params::cut(&jobs));
+    if let Some(pending) = pending {
+        warnings.extend(pending.apply(&service, &mut jobs).await?);
+    }
     let mut response = match delivery {
         Delivery::Whole => {
             let answer = Whole::new(&head, echo);

@@ -15,7 +15,7 @@ use crate::{
         loras::Worn,
     },
     config::Limits,
-    engine::{Adapters, Enough, Job, Token, model::Vocab},
+    engine::{Adapters, Enough, Job, Shape, Shift, Token, model::Vocab},
 };
 
 /// Answers that one request may ask for, over all its prompts.
@@ -32,7 +32,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("id_slot", "-1"),
     ("min_keep", ""),
     ("min_tokens", ""),
-    ("n_keep", ""),
     ("n_probs", ""),
     ("post_sampling_probs", ""),
     ("response_fields", ""),
@@ -49,6 +48,8 @@ pub(in crate::api) struct Params {
     /// Complete but for its prompt.
     pub(in crate::api) job: Job,
     worn: Worn,
+    /// Tokens.
+    context: u32,
     /// Answers to each prompt.
     pub(in crate::api) n: usize,
     pub(in crate::api) delivery: Delivery,
@@ -87,10 +88,13 @@ pub(in crate::api) fn read(
         n: fields.integer("n", 1..=8)?.unwrap_or(1),
         delivery: delivery(fields)?,
         worn: service.identity.loras.wanted(fields)?,
+        context: shape.context,
         job: Job {
             prompt: Vec::new(),
             media: Vec::new(),
-            max_tokens: max_tokens(fields, limit_names, limits, shape.context)?,
+            max_tokens: max_tokens(fields, limit_names, limits, shape)?,
+            shift: shift(fields, shape, &*service.vocab)?,
+            forgotten: 0,
             sampling: sampling::read(fields, &*service.vocab, shape)?,
             grammar: None,
             stop: stop(fields)?,
@@ -132,8 +136,14 @@ impl Params {
             .into_iter()
             .flat_map(|prompt| std::iter::repeat_n(prompt, self.n).zip(0_u32..));
         copies
-            .map(|(prompt, copy)| {
+            .map(|(mut prompt, copy)| {
                 let mut job = self.job.clone();
+                if let Some(shift) = job.shift
+                    && job.media.is_empty()
+                {
+                    let gone = shift.cut(&mut prompt, self.context as usize);
+                    job.forgotten = u32::try_from(gone).unwrap_or(u32::MAX);
+                }
                 job.adapters = self.worn.on(&prompt);
                 job.prompt = prompt;
                 job.sampling.seed = job.sampling.seed.wrapping_add(copy);
@@ -177,9 +187,13 @@ fn max_tokens(
     fields: Fields<'_>,
     names: &[&str],
     limits: &Limits,
-    context: u32,
+    shape: Shape,
 ) -> Result<u32, ApiError> {
-    let limit = limits.max_tokens.unwrap_or(context);
+    let limit = limits.max_tokens.unwrap_or(shape.context);
+    let most = match limits.max_tokens {
+        None if shape.shifts => u32::MAX,
+        _ => limit,
+    };
     let mut chosen = None;
     // All are checked, the first counts.
     for name in names {
@@ -192,9 +206,46 @@ fn max_tokens(
         }
     }
     Ok(match chosen.map(u32::try_from) {
-        Some(Ok(given)) => given.min(limit),
+        Some(Ok(given)) => given.min(most),
         // -1, or nothing.
         Some(Err(_)) | None => limit,
+    })
+}
+
+/// What a full context keeps, in llama-server's names.
+fn shift(fields: Fields<'_>, shape: Shape, vocab: &dyn Vocab) -> Result<Option<Shift>, ApiError> {
+    let most = i64::from(u32::MAX) - 1;
+    let keep = fields.integer::<i64>("n_keep", -1..=most)?;
+    let discard = fields.integer("n_discard", 0..=most)?.unwrap_or(0);
+    if !shape.shifts {
+        let given = [
+            ("n_keep", keep.unwrap_or(0) > 0),
+            ("n_discard", discard > 0),
+        ];
+        return match given.into_iter().find(|(_, given)| *given) {
+            None => Ok(None),
+            Some((name, _)) => {
+                let message = format!(
+                    "{name}: a context that is full is not shifted by this server (engine.overflow); leave it out"
+                );
+                Err(ApiError::invalid(name, message))
+            }
+        };
+    }
+    // As in llama-server: the token that begins every prompt stays as well.
+    let begin = u32::from(vocab.fim().begin.is_some());
+    let keep = u32::try_from(keep.unwrap_or(0)).ok();
+    Ok(Some(Shift {
+        keep: keep.map(|keep| keep + begin),
+        discard,
+    }))
+}
+
+/// What is told of prompts that lost a part.
+pub(in crate::api) fn cut(jobs: &[Job]) -> Option<String> {
+    let gone = jobs.iter().map(|job| job.forgotten).max()?;
+    (gone > 0).then(|| {
+        format!("the prompt is longer than the context: {gone} tokens of its middle are left out (engine.overflow)")
     })
 }
 

@@ -40,15 +40,18 @@ use self::{
     request::Asked,
 };
 use super::{params::Delivery, wire::warn};
-use crate::api::{
-    App, Service,
-    auth::Tenant,
-    error::ApiError,
-    random,
-    record::Record,
-    reply::Run,
-    tape::Chosen,
-    turn::{self, Turn},
+use crate::{
+    api::{
+        App, Service,
+        auth::Tenant,
+        error::ApiError,
+        random,
+        record::Record,
+        reply::Run,
+        tape::Chosen,
+        turn::{self, Turn},
+    },
+    engine::Job,
 };
 
 pub(in crate::api) fn routes() -> Router<Arc<App>> {
@@ -108,7 +111,7 @@ async fn input_tokens(
 ) -> Result<Json<Value>, ApiError> {
     let service = app.service()?;
     let (turn, _) = receive(&app, &service, tenant, body).await?;
-    let tokens = turn.jobs.first().map_or(0, |job| job.prompt.len());
+    let tokens = turn.jobs.first().map_or(0, Job::asked);
     Ok(Json(json!({
         "object": "response.input_tokens",
         "input_tokens": tokens,

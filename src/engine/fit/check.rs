@@ -2,7 +2,7 @@
 
 use super::{FitError, layout::Part, search};
 use crate::{
-    config::{CpuMoe, EngineConfig, GpuLayers, KvType, Split},
+    config::{CpuMoe, EngineConfig, GpuLayers, KvType, Overflow, Split},
     engine::{
         gguf::Header,
         llama::{self, Gauged, Gpu},
@@ -72,6 +72,7 @@ pub(super) fn settings(
     gpus: &[Gpu],
 ) -> Result<(), FitError> {
     context(config, header)?;
+    overflow(config, header)?;
     cache_types(config, header)?;
     layers(config, header, gpus)?;
     split(config, gpus)?;
@@ -92,6 +93,17 @@ fn context(config: &EngineConfig, header: &Header) -> Result<(), FitError> {
         }
         _ => Ok(()),
     }
+}
+
+fn overflow(config: &EngineConfig, header: &Header) -> Result<(), FitError> {
+    if config.overflow == Overflow::Shift && (header.slides || header.keeps_states) {
+        return Err(refuse(
+            "engine.overflow",
+            "'shift needs a model that sees its whole context in every layer, and some of this one's hold states or a \
+             window of it; accepted: 'error",
+        ));
+    }
+    Ok(())
 }
 
 fn cache_types(config: &EngineConfig, header: &Header) -> Result<(), FitError> {

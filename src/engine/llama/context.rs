@@ -21,7 +21,7 @@ use super::{
     question::Question,
 };
 use crate::{
-    config::EngineConfig,
+    config::{EngineConfig, Overflow},
     engine::{
         Grammar, Sampling, Scaled, Token,
         fit::{Plan, Settings},
@@ -103,6 +103,7 @@ impl Llama {
             weights,
         };
         llama.context = llama.make_context()?;
+        llama.check_overflow()?;
         llama.warm_up()?;
         Ok(llama)
     }
@@ -114,6 +115,20 @@ impl Llama {
         // SAFETY: the weights outlive the context: `self` holds both, and frees the context first.
         unsafe { guard::context(self.weights.as_mut_ptr(), params) }
             .map_err(|fault| LoadError::Context(backend::reason(fault)))
+    }
+
+    fn check_overflow(&self) -> Result<(), LoadError> {
+        // SAFETY: the context is valid.
+        let can = || unsafe { sys::llama_memory_can_shift(sys::llama_get_memory(self.context)) };
+        if self.config.overflow == Overflow::Error || (self.weights.cuts_anywhere() && can()) {
+            return Ok(());
+        }
+        Err(LoadError::Refused {
+            field: "engine.overflow",
+            why: "'shift needs a model that sees its whole context in every layer and places tokens on a line, which this \
+                  one does not; accepted: 'error"
+                .into(),
+        })
     }
 
     /// The first decode touches every weight and makes the worker threads; no request shall wait for that.
@@ -338,6 +353,28 @@ impl Model for Llama {
         // SAFETY: the context is valid and the sequences are its own.
         copies::pays(computed, self.config.context, self.gpu)
             && unsafe { self.copies.ask(self.context, from, to) }
+    }
+
+    fn shift(&mut self, sequence: u32, from: u32, count: u32) -> bool {
+        let place = |place: u32| i32::try_from(place).ok();
+        let (Some(id), Some(from), Some(count)) = (place(sequence), place(from), place(count))
+        else {
+            return false;
+        };
+        // SAFETY: the context is valid and `sequence` one of its own; llama.cpp asserts only on memory that cannot shift.
+        let shifted = unsafe {
+            let memory = sys::llama_get_memory(self.context);
+            let can = sys::llama_memory_can_shift(memory)
+                && sys::llama_memory_seq_rm(memory, id, from, from + count);
+            if can {
+                sys::llama_memory_seq_add(memory, id, from + count, -1, -count);
+            }
+            can
+        };
+        if !shifted {
+            self.truncate(sequence, 0);
+        }
+        shifted
     }
 
     fn save(&mut self, sequence: u32, part: Part) -> Option<Vec<u8>> {

@@ -133,6 +133,10 @@ impl<M: Model> Worker<M> {
 
     /// Keeps a free sequence's state in host memory before it is overwritten.
     pub(super) fn put_aside(&mut self, at: usize) {
+        let (solid, computed) = (self.slots[at].prefix.solid, self.slots[at].computed());
+        if self.grid() == 1 && solid < computed {
+            self.cut(at, solid); // nobody can take up what came after forgotten tokens
+        }
         let slot = &self.slots[at];
         if slot.computed() < WORTH_KEEPING || self.store.covers(&slot.prefix) {
             return;

@@ -25,6 +25,7 @@ impl<M: Model> Worker<M> {
     pub(super) fn step(&mut self) -> Result<(), Dead> {
         self.rounds += 1;
         self.catch_up();
+        self.shift();
         self.guess();
         for shares in self.plan() {
             if !self.run_batch(&shares)? {
@@ -32,6 +33,31 @@ impl<M: Model> Worker<M> {
             }
         }
         Ok(())
+    }
+
+    /// Sequences whose context is full forget a part of it, if their jobs are to go on.
+    fn shift(&mut self) {
+        let context = self.model.context() as usize;
+        for slot in &mut self.slots {
+            let Some(gone) = slot.overflow(context) else {
+                continue;
+            };
+            if gone.is_empty() {
+                slot.finish(Finish::Length);
+                continue;
+            }
+            let (from, count) = (small(gone.start), small(gone.len()));
+            let there = gone.end <= slot.computed();
+            let kept = if there {
+                self.model.shift(slot.sequence, from, count)
+            } else {
+                self.model.truncate(slot.sequence, from)
+            };
+            slot.forget(gone);
+            if !kept {
+                slot.prefix.truncate(0);
+            }
+        }
     }
 
     /// Computes one batch and takes what it gives. `false`: it failed, and sequences may have lost their state.

@@ -22,6 +22,7 @@ use crate::engine::{
 mod adapters;
 mod images;
 mod load;
+mod overflow;
 mod reuse;
 mod state;
 mod turns;
@@ -33,6 +34,8 @@ fn job(prompt: &str) -> Job {
         prompt: FakeVocab.tokenize(prompt, false, false),
         media: Vec::new(),
         max_tokens: 1000,
+        shift: None,
+        forgotten: 0,
         sampling: Sampling::default(),
         grammar: None,
         stop: Vec::new(),

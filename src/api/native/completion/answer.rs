@@ -55,7 +55,8 @@ impl Asked {
             "generation_settings": self.settings[choice].take(),
             "prompt": std::mem::take(&mut self.prompts[choice]),
             "has_new_line": said.has_new_line,
-            "truncated": *reason == Finish::Length && computed >= self.context,
+            "truncated": usage.forgotten_tokens > 0
+                || (*reason == Finish::Length && computed >= self.context),
             "stop_type": stop_type,
             "stopping_word": word,
             // The last one is chosen and not computed any more.

@@ -48,7 +48,6 @@ const UNSUPPORTED: &[(&str, &str, &str)] = &[
         "0",
         "only what comes first in a prompt is reused",
     ),
-    ("n_discard", "0", "a context that is full is not shifted"),
     (
         "post_sampling_probs",
         "false",
@@ -72,7 +71,6 @@ const TAKEN: &[&str] = &[
     "logprobs",
     "n_cmpl",
     "n_indent",
-    "n_keep",
     "n_probs",
     "post_sampling_probs",
     "response_fields",
@@ -88,10 +86,8 @@ impl Options {
         refuse(fields)?;
         let mut warnings = Vec::new();
         check_slot(fields, shape, &mut warnings)?;
-        if fields
-            .integer::<i64>("n_keep", -1..=0)?
-            .is_some_and(|keep| keep < 0)
-        {
+        let keep = fields.integer::<i64>("n_keep", -1..=i64::from(u32::MAX))?;
+        if keep.is_some_and(|keep| keep < 0) && !shape.shifts {
             warnings
                 .push("n_keep: a context that is full is not shifted, so all of it is kept".into());
         }

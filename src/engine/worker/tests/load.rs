@@ -131,6 +131,7 @@ fn setups() -> impl Strategy<Value = Setup> {
             checkpoint_every,
             lookup,
             reproducible,
+            shifts: false,
         },
     );
     let faults = prop::collection::vec(0u8..20, 0..64);
