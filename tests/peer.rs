@@ -422,7 +422,7 @@ fn a_full_context_forgets_the_same_and_goes_on_with_the_same_words() {
         json!({"n_keep": -1, "n_discard": 31}),
     ] {
         let mut body = json!({
-            "prompt": "A list of words that each begin with the next letter:", "n_predict": 450, "temperature": 0,
+            "prompt": "A list of words that each begin with the next letter:", "n_predict": 380, "temperature": 0,
             "repeat_penalty": 1.3, "ignore_eos": true, "cache_prompt": false,
         });
         for (name, value) in more.as_object().unwrap() {
