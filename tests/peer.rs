@@ -235,8 +235,7 @@ fn asked() -> Vec<(&'static str, Value, &'static [&'static str])> {
 #[test]
 fn answers_have_the_fields_and_the_words_of_llama_servers() {
     let slots = tempfile::tempdir().unwrap();
-    let more = ["--slot-save-path".into(), slots.path().into()];
-    let Some(peer) = Peer::start(&more) else {
+    let Some(peer) = Peer::start(&["--slot-save-path".into(), slots.path().into()]) else {
         eprintln!("LLAMA_SERVER names no binary: nothing compared");
         return;
     };

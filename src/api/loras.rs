@@ -131,11 +131,11 @@ impl Loras {
                 }
             }
         }
-        let scaled = worn
+        let pairs = worn
             .iter()
             .map(|&(adapter, (lora, scale))| (Scaled { adapter, scale }, lora.sha256.as_str()));
         Ok(Worn {
-            adapters: Adapters::new(scaled),
+            adapters: Adapters::new(pairs),
             invocation: waiting,
         })
     }

@@ -118,8 +118,8 @@ mod tests {
     use super::*;
 
     fn adapters(scales: &[f32]) -> Adapters {
-        let scaled = scales.iter().enumerate();
-        Adapters::new(scaled.map(|(adapter, &scale)| (Scaled { adapter, scale }, "digest")))
+        let numbered = scales.iter().enumerate();
+        Adapters::new(numbered.map(|(adapter, &scale)| (Scaled { adapter, scale }, "digest")))
     }
 
     #[test]

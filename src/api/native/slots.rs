@@ -122,7 +122,10 @@ pub(super) async fn act(
     let bytes = body::receive(body, &limits).await?;
     let act = Act::read(action.as_deref(), &bytes)?;
     let patience = limits.queue_wait;
-    timeout(patience, act.run(engine, slots, sequence, tenant.cache))
+    // Of the caller's sequences those with the adapters that hold for all requests.
+    let adapters = service.identity.loras.usual(&[]).unwrap_or_default();
+    let owner = adapters.owner(tenant.cache);
+    timeout(patience, act.run(engine, slots, sequence, owner))
         .await
         .map_err(|_| ApiError::QueueWait(patience))?
         .map(Json)

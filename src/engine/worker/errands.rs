@@ -100,7 +100,7 @@ impl<M: Model> Worker<M> {
     /// Has a file read if it holds much more of the job's prompt than memory does.
     pub(super) fn fetch(&mut self, job: &Job) -> Option<ArchiveName> {
         let cuts = self.cuts();
-        let (tenant, prompt) = (job.tenant, &job.prompt);
+        let (tenant, prompt) = (job.owner(), &job.prompt);
         let archive = self.archive.as_ref()?;
         let (name, bytes, reach) = archive.find(tenant, prompt, cuts)?;
         let held = self.slots.iter().map(|slot| &slot.prefix);

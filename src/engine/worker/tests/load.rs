@@ -87,8 +87,6 @@ fn clients() -> impl Strategy<Value = Vec<Client>> {
         prop::option::weighted(0.3, 0usize..8),
         prop::bool::weighted(0.3),
         prop_oneof![Just(1000_u32), 0u32..20],
-        prop_oneof![Just(0_u8), 0_u8..3],
-        any::<bool>(),
     );
     let act = prop_oneof![
         Just(Errand::Copy),
@@ -96,9 +94,11 @@ fn clients() -> impl Strategy<Value = Vec<Client>> {
         Just(Errand::Forget),
         Just(Errand::Leave)
     ];
-    let client = (client, prop::option::weighted(0.4, (act, 0u32..7)));
+    let adapter = (prop_oneof![Just(0_u8), 0_u8..3], any::<bool>());
+    let errand = prop::option::weighted(0.4, (act, 0u32..7));
+    let client = (client, errand, adapter);
     let client = client.prop_map(
-        |((line, prefix, tenant, key, leaves_after, waits, max_tokens, scale, late), errand)| {
+        |((line, prefix, tenant, key, leaves_after, waits, max_tokens), errand, (scale, late))| {
             Client {
                 line,
                 prefix,

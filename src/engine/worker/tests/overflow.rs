@@ -86,7 +86,7 @@ fn guesses_and_faults_beside_a_shift_change_nothing() {
     let fake = Fake::new(1, 256).with_fault(Box::new(move |rows| {
         steps += 1;
         // The context breaks once in a while, also right after a shift.
-        (steps % 97 == 0 && rows.len() == 1).then(|| DecodeError::Abandoned)
+        (steps % 97 == 0 && rows.len() == 1).then_some(DecodeError::Abandoned)
     }));
     let (engine, _thread) = start_tuned(lookup, fake);
     let (text, end) = ask(&engine, endless("abababababababab\n", None, 800));
