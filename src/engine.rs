@@ -144,6 +144,7 @@ pub struct Engine {
 }
 
 /// What reaches the engine thread.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are jobs")]
 pub(crate) enum Message {
     Job(Submitted),
     Errand(Errand),

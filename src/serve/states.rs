@@ -127,14 +127,14 @@ impl States {
     /// After [`llama::init`].
     pub(super) fn places(&self, config: &Config, plan: &Plan) -> Places {
         let within = config.limits.drain;
-        let shelf = |folder: &Folder| Shelf {
+        let archive = |folder: &Folder| Shelf {
             folder: folder.clone(),
             bytes: u64::from(config.cache.disk) << 20,
             within: within.clamp(SHORTEST_FILING, LONGEST_FILING),
         };
         Places {
             identity: self.identity(config, plan),
-            archive: self.folders.archive.as_ref().map(shelf),
+            archive: self.folders.archive.as_ref().map(archive),
             slots: self.folders.slots.clone(),
         }
     }

@@ -211,11 +211,12 @@ fn refused(error: SlotError) -> ApiError {
     let named = |why: String| ApiError::invalid("filename", format!("filename: {why}"));
     match error {
         SlotError::NoFile | SlotError::Unusable(_) => named(error.to_string()),
-        SlotError::NotDone(why @ NotDone::TooLong { .. }) => named(why.to_string()),
+        SlotError::NotDone(why @ (NotDone::TooLong { .. } | NotDone::NotTaken)) => {
+            named(why.to_string())
+        }
         SlotError::NotDone(why @ (NotDone::NoSequence { .. } | NotDone::NotTheirs(_))) => {
             ApiError::invalid("id", format!("id: {why}"))
         }
-        SlotError::NotDone(why @ NotDone::NotTaken) => named(why.to_string()),
         SlotError::NotDone(NotDone::Stopped) => ApiError::Draining,
         SlotError::NotDone(NotDone::NotGiven) | SlotError::NotWritten(_) | SlotError::Lost => {
             ApiError::Internal(error.to_string())

@@ -7,7 +7,7 @@ use crate::engine::{
     Job,
     model::{Model, Part},
     slot::small,
-    state::{Act, ArchiveName, Errand, Fetched, NotDone, Saved},
+    state::{Act, Archive, ArchiveName, Errand, Fetched, NotDone, Saved},
 };
 
 /// So much more of a prompt must lie on the disk than in memory to be worth reading.
@@ -137,7 +137,7 @@ impl<M: Model> Worker<M> {
 
     /// Nobody waits for a disk that hangs.
     pub(super) fn release_late(&mut self) {
-        for name in self.archive.iter().flat_map(|archive| archive.late()) {
+        for name in self.archive.iter().flat_map(Archive::late) {
             self.queue.release(name);
         }
     }

@@ -12,6 +12,7 @@ use crate::engine::prefix::Prefix;
 /// What is being filed, the last used first.
 pub(crate) struct Filing {
     archive: Archive,
+    began: SystemTime,
     until: Instant,
     /// What stays, of what was there and of what came.
     kept: HashSet<Name>,
@@ -23,6 +24,7 @@ pub(crate) struct Filing {
 impl Archive {
     pub(crate) fn file(self) -> Filing {
         Filing {
+            began: SystemTime::now(),
             until: Instant::now() + self.shelf.within,
             archive: self,
             kept: HashSet::new(),
@@ -122,7 +124,7 @@ impl Filing {
     fn keep(&mut self, name: Name) {
         let age = Duration::from_millis(self.kept.len() as u64);
         let path = self.archive.shelf.folder.file(&name);
-        let used = SystemTime::now() - age;
+        let used = self.began - age;
         let noted = File::options().append(true).open(path);
         if let Err(error) = noted.and_then(|file| file.set_modified(used)) {
             tracing::debug!(%error, "the time of use could not be noted");

@@ -49,13 +49,13 @@ impl Scene {
     }
 
     fn open_as(&self, identity: Identity) -> (Archive, mpsc::Receiver<Fetched>) {
-        let shelf = Shelf {
+        let place = Shelf {
             folder: Folder::open(self.folder.path().join("kept")).unwrap(),
             bytes: self.bytes,
             within: self.within,
         };
         let (deliver, delivered) = mpsc::channel();
-        let archive = Archive::open(shelf, identity, move |fetched| {
+        let archive = Archive::open(place, identity, move |fetched| {
             let _ = deliver.send(fetched);
         });
         (archive.unwrap(), delivered)

@@ -186,6 +186,9 @@ fn an_errand_waits_for_the_job_that_has_the_sequence_and_is_forgotten_with_its_s
     let fake = Fake::new(1, 512).with_fault(Box::new(fault));
     let (engine, thread) = start_at(folder.path(), fake);
     let events = engine.submit(history("a")).unwrap();
+    while engine.busy().running == 0 {
+        std::thread::yield_now();
+    }
     let (copied, erased) = std::thread::scope(|scope| {
         let copied = scope.spawn(|| block_on(engine.copy(0, 0)));
         // Given up before it could be done.
