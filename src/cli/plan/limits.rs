@@ -104,15 +104,24 @@ mod tests {
 
     #[test]
     fn a_gpu_takes_of_the_machine_more_than_its_column_says() {
-        let plan = examples::two_gpus();
-        let host = plan.devices.last().unwrap();
-        let settings =
-            "cache.ram = 0, limits = {queue = 0, body_bytes = 1024, responses_bytes = 0}";
-        let limits = limits(&plan, &config(settings)).unwrap();
-        assert_eq!(limits.low, host.used());
-        let bodies = 1024 * u64::from(plan.parallel);
-        let rest = limits.max - limits.low - host.margin - bodies;
-        assert_eq!(rest, PROCESS + DRIVER);
+        let config = config("cache.ram = 0");
+        let mut plan = examples::laptop();
+        let without = limits(&plan, &config).unwrap();
+        plan.settings.devices = vec!["CUDA0".to_owned()];
+        plan.settings.gpu_layers = 1;
+        let with = limits(&plan, &config).unwrap();
+        assert_eq!((with.max, with.low), (without.max + DRIVER, without.low));
+    }
+
+    #[test]
+    fn images_have_room_where_the_model_sees() {
+        let config = config("cache = {ram = 0, images = 7}, limits.image_pixels = 1000000");
+        let mut plan = examples::laptop();
+        let blind = limits(&plan, &config).unwrap();
+        plan.devices[0].projector = 5;
+        let seeing = limits(&plan, &config).unwrap();
+        assert_eq!(seeing.max - blind.max - 5, (7 << 20) + 22_000_000);
+        assert_eq!(seeing.low - blind.low, 5);
     }
 
     #[test]
