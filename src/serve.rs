@@ -16,7 +16,6 @@ mod signals;
 pub(crate) mod states;
 pub(crate) mod trial;
 
-
 use std::{
     io,
     path::PathBuf,

@@ -6,8 +6,8 @@ use crate::{
     engine::{
         Engine, Watch,
         embed::{self, Pairing},
-        task::Pooling,
         senses::Senses,
+        task::Pooling,
     },
 };
 

@@ -25,8 +25,8 @@ use llm_server::{
         fake::{Fake, FakeVocab, Fault},
         state::Places,
         model::{About, Fim, Vocab},
-        task::Pooling,
         senses::Senses,
+        task::Pooling,
     },
     gpu::Gpus,
 };
