@@ -6,6 +6,7 @@
 
 mod budget;
 pub mod constrain;
+pub mod draft;
 pub mod embed;
 pub(crate) mod enough;
 pub mod fake;
@@ -16,6 +17,7 @@ pub mod llama;
 pub(crate) mod lookup;
 pub mod media;
 pub mod model;
+pub(crate) mod odds;
 pub(crate) mod pace;
 pub(crate) mod plan;
 pub(crate) mod prefix;
@@ -105,6 +107,8 @@ pub struct Tuning {
     pub checkpoint_every: usize,
     /// Guess tokens from the sequence's own earlier ones.
     pub lookup: bool,
+    /// Most tokens guessed at once for one sequence, by whomever.
+    pub most_guesses: usize,
     /// The same request gets the same bits, whatever runs beside it or is cached.
     pub reproducible: bool,
 }
@@ -117,6 +121,7 @@ impl Default for Tuning {
             cache_bytes: 0,
             checkpoint_every: 4096,
             lookup: false,
+            most_guesses: lookup::MOST as usize,
             reproducible: false,
         }
     }

@@ -1,6 +1,7 @@
 //! The thread: receive, admit, plan, decode, sample, commit. State moves only after the device said yes.
 
 mod admit;
+mod guess;
 mod keep;
 mod step;
 
@@ -43,6 +44,8 @@ pub(crate) struct Worker<M: Model> {
     pace: Pace,
     /// Times that batches were planned.
     rounds: u64,
+    /// Whether the model's drafter, if it has one, can still be counted on.
+    drafting: bool,
     done: Done,
     completions: Completions,
     /// Jobs ended when [`Self::completions`] was last told, and when that was.
@@ -86,6 +89,7 @@ impl<M: Model> Worker<M> {
             shared,
             pace,
             rounds: 0,
+            drafting: true,
             done: Done::default(),
             completions: Completions::default(),
             told: (0, Instant::now()),

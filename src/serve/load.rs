@@ -20,6 +20,7 @@ use crate::{
         self, Tuning, embed,
         fit::{self, Files, FitError, Plan, memory::HostMemory},
         llama::{self, Buffer, Encoder, Llama, LoadError, Weights},
+        lookup,
         task::{Pooling, Task},
     },
     report,
@@ -231,6 +232,7 @@ fn tuning(config: &Config) -> Result<Tuning, FitError> {
         cache_bytes: usize::try_from(mib << 20).unwrap_or(usize::MAX),
         checkpoint_every: config.cache.checkpoint_every as usize,
         lookup: config.engine.speculate.ngram,
+        most_guesses: config.engine.speculate.most(lookup::MOST) as usize,
         reproducible: config.engine.reproducible,
     })
 }

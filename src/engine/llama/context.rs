@@ -16,11 +16,13 @@ use super::{
     guard::{self, Fault},
     params,
     question::Question,
+    scores,
 };
 use crate::{
     config::EngineConfig,
     engine::{
         Grammar, Sampling, Token,
+        draft::Drafter,
         fit::{Plan, Settings},
         media::{Attention, ImageRows},
         model::{
@@ -50,6 +52,7 @@ pub struct Llama {
     samplers: usize,
     /// More than one: prompts are computed in larger steps, so that all GPUs have work.
     gpus: usize,
+    drafter: Option<Box<dyn Drafter>>,
 }
 
 /// Logits below which a second thread for sampling costs more than it saves: some 200 µs of work.
@@ -84,12 +87,20 @@ impl Llama {
             question: Question::new(),
             copies: Copies::default(),
             ubatch_time: None,
+            drafter: None,
             candidates: Vec::with_capacity(weights.size() as usize),
             weights,
         };
         llama.context = llama.make_context()?;
         llama.warm_up()?;
         Ok(llama)
+    }
+
+    /// Has another one guess what comes next.
+    #[must_use]
+    pub fn with_drafter(mut self, drafter: Box<dyn Drafter>) -> Self {
+        self.drafter = Some(drafter);
+        self
     }
 
     fn make_context(&self) -> Result<*mut sys::llama_context, LoadError> {
@@ -248,6 +259,21 @@ impl Model for Llama {
         self.weights.cuts_anywhere()
     }
 
+    fn takes_back(&self) -> usize {
+        if self.cuts_anywhere() {
+            return usize::MAX;
+        }
+        // SAFETY: the context is valid.
+        unsafe { sys::llama_n_rs_seq(self.context) as usize }
+    }
+
+    fn drafter(&mut self) -> Option<&mut dyn Drafter> {
+        match &mut self.drafter {
+            Some(drafter) => Some(&mut **drafter),
+            None => None,
+        }
+    }
+
     fn decode(&mut self, rows: &[Row], abandoned: &dyn Fn() -> bool) -> Result<(), DecodeError> {
         self.check(rows)?;
         let batch = self.batch.fill(rows);
@@ -362,6 +388,10 @@ impl Model for Llama {
         let outcome = choose::sample(self.logits(row), sampler, logprobs, &mut candidates);
         self.candidates = candidates;
         outcome
+    }
+
+    fn likeliest(&mut self, row: usize) -> Option<(Token, f32)> {
+        scores::likeliest(self.logits(row)?)
     }
 
     fn forced(&mut self, sampler: &mut Sampler, most: usize) -> Vec<Token> {

@@ -3,6 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::{
+    Token,
+    draft::{Drafter, Guesses, Wish},
+    fake::answer,
+};
 
 /// What one client does in a random run.
 #[derive(Debug, Clone)]
@@ -23,9 +28,71 @@ struct Client {
 struct Setup {
     sequences: u32,
     recurrent: bool,
+    /// Rows that a recurrent state can take back.
+    takes_back: usize,
+    drafter: Drafting,
     forgetful: usize,
     tuning: Tuning,
     faults: Vec<u8>,
+}
+
+/// What the drafter is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drafting {
+    None,
+    /// Knows what comes.
+    Right,
+    /// Says anything, also what is no token.
+    Wrong,
+    /// Works for so many times, and then no more.
+    Failing(usize),
+}
+
+/// Guesses without computing.
+struct Guesser {
+    kind: Drafting,
+    times: usize,
+}
+
+impl Drafter for Guesser {
+    fn seconds(&self, _: usize, _: usize) -> f64 {
+        0.0
+    }
+
+    fn seconds_behind(&self, _: &Wish<'_>) -> Option<f64> {
+        Some(0.0)
+    }
+
+    fn guess(
+        &mut self,
+        wishes: &[Wish<'_>],
+        most: usize,
+        _: &dyn Fn() -> bool,
+    ) -> Result<Vec<Guesses>, DecodeError> {
+        self.times += 1;
+        if let Drafting::Failing(times) = self.kind
+            && self.times > times
+        {
+            return Err(DecodeError::Refused("no more".into()));
+        }
+        assert!(wishes.is_sorted_by_key(|wish| wish.sequence) && most > 0);
+        let guess = |wish: &Wish<'_>| {
+            let mut known = wish.tokens.to_vec();
+            let guess = |at: usize| match self.kind {
+                Drafting::Wrong => Token::try_from(self.times * 7 + at * 90).unwrap_or(0),
+                _ => {
+                    let next = answer(&known);
+                    known.push(next);
+                    next
+                }
+            };
+            Guesses {
+                ready: self.times % 7 > 0,
+                tokens: (0..most - self.times % 2).map(guess).collect(),
+            }
+        };
+        Ok(wishes.iter().map(guess).collect())
+    }
 }
 
 fn clients() -> impl Strategy<Value = Vec<Client>> {
@@ -62,18 +129,27 @@ fn setups() -> impl Strategy<Value = Setup> {
     let tuning = tuning.prop_map(
         |(cache_bytes, checkpoint_every, lookup, reproducible)| Tuning {
             queue: 64,
-            max_gap: None,
             cache_bytes,
             checkpoint_every,
             lookup,
             reproducible,
+            ..Tuning::default()
         },
     );
     let faults = prop::collection::vec(0u8..20, 0..64);
-    (1u32..6, any::<bool>(), 0usize..6, tuning, faults).prop_map(
-        |(sequences, recurrent, forgetful, tuning, faults)| Setup {
+    let drafter = prop_oneof![
+        Just(Drafting::None),
+        Just(Drafting::Right),
+        Just(Drafting::Wrong),
+        (0usize..20).prop_map(Drafting::Failing),
+    ];
+    let guessing = (0usize..5, drafter);
+    (1u32..6, any::<bool>(), guessing, 0usize..6, tuning, faults).prop_map(
+        |(sequences, recurrent, (takes_back, drafter), forgetful, tuning, faults)| Setup {
             sequences,
             recurrent,
+            takes_back,
+            drafter,
             forgetful: if forgetful == 1 { 0 } else { forgetful },
             tuning,
             faults,
@@ -99,7 +175,10 @@ proptest! {
             .with_fault(Box::new(fault))
             .forgetful(setup.forgetful);
         if setup.recurrent {
-            fake = fake.recurrent();
+            fake = fake.recurrent().taking_back(setup.takes_back);
+        }
+        if setup.drafter != Drafting::None {
+            fake = fake.with_drafter(Box::new(Guesser { kind: setup.drafter, times: 0 }));
         }
         let (engine, thread) = start_tuned(setup.tuning.clone(), fake);
         let mut running = Vec::new();
