@@ -16,11 +16,15 @@ mod svg;
 pub mod trial_image;
 pub mod version;
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
 use crate::{
+    config::Config,
     engine::{fit::FitError, llama::LoadError, threads},
     fetch::FetchError,
     lock::VerifyError,
@@ -181,44 +185,35 @@ pub(crate) fn smaller(error: &FitError, loaded: &Loaded) -> Option<String> {
 
 /// All files that a checked configuration means.
 pub(crate) fn origins(loaded: &Loaded, absent: Absent) -> Origins {
+    let Config { model, engine, .. } = &loaded.config;
+    let beside = |name: Option<&String>, file: Option<&PathBuf>| {
+        Some(find(loaded, name?, file.map(PathBuf::as_path), absent))
+    };
     Origins {
         model: origin(loaded, absent),
-        projector: projector(loaded, absent),
+        projector: beside(model.projector.as_ref(), loaded.projector_file.as_ref()),
+        draft: beside(engine.speculate.draft.as_ref(), loaded.draft_file.as_ref()),
     }
 }
 
 /// The weights that a checked configuration means.
 pub(crate) fn origin(loaded: &Loaded, absent: Absent) -> Origin {
     let name = &loaded.config.model.name;
-    match (&loaded.model_file, loaded.lock.get(name)) {
+    find(loaded, name, loaded.model_file.as_deref(), absent)
+}
+
+fn find(loaded: &Loaded, name: &str, file: Option<&Path>, absent: Absent) -> Origin {
+    let name = name.to_owned();
+    match (file, loaded.lock.get(&name)) {
         (Some(path), _) => Origin::File {
-            name: name.clone(),
-            path: path.clone(),
+            name,
+            path: path.to_owned(),
         },
         (None, Some(entry)) => Origin::Pinned {
-            name: name.clone(),
+            name,
             entry: Box::new(entry.clone()),
             absent,
         },
-        (None, None) => unreachable!("the configuration was checked against the lock"),
-    }
-}
-
-fn projector(loaded: &Loaded, absent: Absent) -> Option<Origin> {
-    let name = loaded.config.model.projector.clone()?;
-    match (&loaded.projector_file, loaded.lock.get(&name)) {
-        (Some(path), _) => {
-            let path = path.clone();
-            Some(Origin::File { name, path })
-        }
-        (None, Some(entry)) => {
-            let entry = Box::new(entry.clone());
-            Some(Origin::Pinned {
-                name,
-                entry,
-                absent,
-            })
-        }
         (None, None) => unreachable!("the configuration was checked against the lock"),
     }
 }

@@ -109,8 +109,18 @@ pub struct Tuning {
     pub lookup: bool,
     /// Most tokens guessed at once for one sequence, by whomever.
     pub most_guesses: usize,
+    pub worth: Worth,
     /// The same request gets the same bits, whatever runs beside it or is cached.
     pub reproducible: bool,
+}
+
+/// Which guesses are worth their time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Worth {
+    /// Those that pay, by how long steps take on this machine.
+    Measured,
+    /// All that may come true, whatever they cost: for whoever wants to see what becomes of them.
+    Assumed,
 }
 
 impl Default for Tuning {
@@ -122,6 +132,7 @@ impl Default for Tuning {
             checkpoint_every: 4096,
             lookup: false,
             most_guesses: lookup::MOST as usize,
+            worth: Worth::Measured,
             reproducible: false,
         }
     }

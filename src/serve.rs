@@ -37,7 +37,7 @@ use self::{
     identity::Served,
     listen::Owner,
     loading::Loading,
-    locate::Proved,
+    locate::{Located, Proved},
     reload::Reload,
 };
 pub use self::{
@@ -288,16 +288,16 @@ impl Life {
     fn identity(&self, proved: &Proved) -> Identity {
         let build = llama::build();
         let weights = proved.model.sha256.to_string();
-        let projector = proved
-            .projector
-            .as_ref()
-            .map(|located| located.sha256.to_string());
+        let sha256 = |located: &Located| located.sha256.to_string();
+        let projector = proved.projector.as_ref().map(sha256);
+        let draft = proved.draft.as_ref().map(sha256);
         let served = Served {
             build: &build,
             name: self.origins.model.name(),
             engine: &self.config.engine,
             weights_sha256: &weights,
             projector_sha256: projector.as_deref(),
+            draft_sha256: draft.as_deref(),
             template: self.template.as_deref(),
         };
         Identity {
@@ -359,14 +359,16 @@ fn runtime() -> io::Result<Runtime> {
 /// What `GET /version` would answer under this configuration. After [`llama::init`].
 pub fn version(config: &Config, origins: &Origins) -> Result<Value, Failure> {
     let template = files::template(config)?;
-    let projector = origins.projector.as_ref().map(Origin::sha256).transpose()?;
-    let projector = projector.map(|sha256| sha256.to_string());
+    let sha256 = |origin: &Origin| Ok::<_, Failure>(origin.sha256()?.to_string());
+    let projector = origins.projector.as_ref().map(sha256).transpose()?;
+    let draft = origins.draft.as_ref().map(sha256).transpose()?;
     Ok(Served {
         build: &llama::build(),
         name: origins.model.name(),
         engine: &config.engine,
         weights_sha256: &origins.model.sha256()?.to_string(),
         projector_sha256: projector.as_deref(),
+        draft_sha256: draft.as_deref(),
         template: template.as_deref(),
     }
     .version())

@@ -38,6 +38,10 @@ pub struct Configured {
     /// See images through this projector, which need not be in the lock (see model.projector).
     #[arg(long, value_name = "PATH")]
     pub projector_file: Option<PathBuf>,
+
+    /// Guess with this smaller model, which need not be in the lock (see engine.speculate.draft).
+    #[arg(long, value_name = "PATH")]
+    pub draft_file: Option<PathBuf>,
 }
 
 /// A checked configuration with the lock it was checked against.
@@ -49,6 +53,8 @@ pub struct Loaded {
     pub model_file: Option<PathBuf>,
     /// A projector outside the lock.
     pub projector_file: Option<PathBuf>,
+    /// A model that guesses, outside the lock.
+    pub draft_file: Option<PathBuf>,
     /// What the configuration's source is called.
     pub source: String,
 }
@@ -72,6 +78,11 @@ impl Configured {
         let files = [
             ("--model-file", "model.name", &self.model_file),
             ("--projector-file", "model.projector", &self.projector_file),
+            (
+                "--draft-file",
+                "engine.speculate.draft",
+                &self.draft_file,
+            ),
         ];
         for (option, field, file) in files {
             let Some(path) = file else { continue };
@@ -92,6 +103,7 @@ impl Configured {
             lock,
             model_file: self.model_file.clone(),
             projector_file: self.projector_file.clone(),
+            draft_file: self.draft_file.clone(),
             source: source.name().to_owned(),
         })
     }

@@ -23,7 +23,7 @@ use crate::{
     },
     log,
     serve::{
-        self, Absent, Failure,
+        self, Absent, Failure, Origin,
         load::{Loaded, load},
     },
 };
@@ -119,9 +119,11 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn answer(args: &Args, loaded: &Configuration) -> Result<(), GenerateError> {
     let prompt = prompt(&args.prompt)?;
-    let origin = super::origin(loaded, absent(args));
+    let origins = super::origins(loaded, absent(args));
     let template = serve::files::template(&loaded.config)?;
-    let located = origin.locate(|_| ()).map_err(Failure::from)?;
+    let locate = |origin: &Origin| origin.locate(|_| ()).map_err(Failure::from);
+    let located = locate(&origins.model)?;
+    let draft = origins.draft.as_ref().map(locate).transpose()?;
     llama::init(|why| {
         eprintln!("error: the engine died: {why}");
         signal_hook::low_level::exit(Exit::EngineDied.into())
@@ -131,6 +133,7 @@ fn answer(args: &Args, loaded: &Configuration) -> Result<(), GenerateError> {
     let files = fit::Files {
         model: &located.file,
         projector: None,
+        draft: draft.as_ref().map(|located| &*located.file),
     };
     let plan = fit::fit_all(Kind::Chat, files, &loaded.config.engine)
         .map_err(|error| Failure::Load(error.into()))?;

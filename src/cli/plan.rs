@@ -97,10 +97,12 @@ fn plan(loaded: &Loaded) -> Result<Plan, PlanError> {
     let origins = super::origins(loaded, Absent::Refuse);
     let model = present(&origins.model)?;
     let projector = origins.projector.as_ref().map(present).transpose()?;
+    let draft = origins.draft.as_ref().map(present).transpose()?;
     llama::init(|why| eprintln!("error: {why}"))?;
     let files = Files {
         model: &model,
         projector: projector.as_deref(),
+        draft: draft.as_deref(),
     };
     trial::run(files, &loaded.config.engine)?;
     Ok(fit::fit_all(

@@ -5,6 +5,7 @@
 
 mod advice;
 mod check;
+pub(crate) mod draft;
 mod layout;
 pub(crate) mod memory;
 mod plan;
@@ -57,6 +58,19 @@ const HOST_MARGIN: u64 = 256 << 20;
 pub struct Files<'a> {
     pub model: &'a Path,
     pub projector: Option<&'a Path>,
+    /// A smaller model that guesses.
+    pub draft: Option<&'a Path>,
+}
+
+impl<'a> Files<'a> {
+    /// A model with nothing beside it.
+    pub fn alone(model: &'a Path) -> Self {
+        Self {
+            model,
+            projector: None,
+            draft: None,
+        }
+    }
 }
 
 /// Computes the placement of the model in `file`: reads its header and looks at the devices, loads nothing.
@@ -67,20 +81,38 @@ pub fn fit(file: &Path, config: &EngineConfig) -> Result<Plan, FitError> {
 
 /// The same for a model that is to be served as `kind`.
 pub fn fit_as(kind: Kind, file: &Path, config: &EngineConfig) -> Result<Plan, FitError> {
-    let files = Files {
-        model: file,
-        projector: None,
-    };
-    fit_all(kind, files, config)
+    fit_all(kind, Files::alone(file), config)
 }
 
 /// The same for a model with what belongs to it.
 pub fn fit_all(kind: Kind, files: Files<'_>, config: &EngineConfig) -> Result<Plan, FitError> {
+    let Some(file) = files.draft else {
+        return fit_beside(kind, files, config, None);
+    };
+    let mut refused = None;
+    for place in draft::places(config, &check::gpus(config, &llama::gpus())?)? {
+        let fitted = draft::fit(files.model, file, config, place.as_deref())
+            .and_then(|draft| fit_beside(kind, files, config, Some(draft)));
+        match fitted {
+            Err(shortage @ FitError::Shortage { .. }) => refused = Some(shortage),
+            end => return end,
+        }
+    }
+    match (refused, fit_beside(kind, files, config, None)) {
+        (Some(shortage), Ok(_)) => Err(draft::too_much(&shortage)),
+        (_, alone) => alone, // without it there is not enough memory either
+    }
+}
+
+/// The same with the model that guesses placed already.
+fn fit_beside(
+    kind: Kind,
+    files: Files<'_>,
+    config: &EngineConfig,
+    draft: Option<Plan>,
+) -> Result<Plan, FitError> {
     let file = files.model;
-    let header = gguf::check(file).map_err(|error| LoadError::File {
-        path: file.to_owned(),
-        why: error.to_string(),
-    })?;
+    let header = read(file)?;
     let task = Task::of(&header, kind, config).map_err(|why| FitError::Refused {
         field: "model.kind",
         why,
@@ -91,12 +123,16 @@ pub fn fit_all(kind: Kind, files: Files<'_>, config: &EngineConfig) -> Result<Pl
     let mut parts = layout::parts(&header);
     check::pin(config, &chosen, &present, &mut parts)?;
     let projector = projector(files.projector, task, config, &chosen)?;
+    let drafting = match &draft {
+        Some(draft) => draft.beside(&chosen),
+        None => vec![0; chosen.len() + 1],
+    };
     let margins: Vec<u64> = chosen
         .iter()
         .map(|_| margin(config))
         .chain([HOST_MARGIN])
-        .zip(&projector)
-        .map(|(margin, projector)| margin + projector)
+        .zip(projector.iter().zip(&drafting))
+        .map(|(margin, (projector, draft))| margin + projector + draft)
         .collect();
     let problem = Problem {
         task,
@@ -114,15 +150,26 @@ pub fn fit_all(kind: Kind, files: Files<'_>, config: &EngineConfig) -> Result<Pl
     match problem.solve(&mut gauge)? {
         Outcome::Fits(solution) => {
             check::attention(config, &solution.gauged)?;
+            draft::check_target(config, task, &header, &solution.gauged)?;
             let mut plan = plan(file, &problem, &solution, &mut gauge)?;
-            for (device, bytes) in plan.devices.iter_mut().zip(projector) {
-                device.margin -= bytes;
-                device.projector = bytes;
+            let beside = projector.into_iter().zip(drafting);
+            for (device, (projector, draft)) in plan.devices.iter_mut().zip(beside) {
+                device.margin -= projector + draft;
+                device.projector = projector;
+                device.draft = draft;
             }
+            plan.draft = draft.map(Box::new);
             Ok(plan)
         }
         Outcome::Lacks(shortage) => Err(advice::shortage(&problem, &shortage, &mut gauge)),
     }
+}
+
+fn read(file: &Path) -> Result<Header, LoadError> {
+    gguf::check(file).map_err(|error| LoadError::File {
+        path: file.to_owned(),
+        why: error.to_string(),
+    })
 }
 
 /// The GPU that a projector works on, by the engine's name; `None`: the CPU.
@@ -222,6 +269,7 @@ fn plan(
         devices: devices(problem, solution, &places, &fixed),
         layers: layout::layers(problem.parts, &places, header.layers, &solution.settings),
         settings: solution.settings.clone(),
+        draft: None,
     })
 }
 

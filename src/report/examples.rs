@@ -240,5 +240,6 @@ fn plan(name: &str, architecture: &str, weight_bytes: u64, layers: u32) -> Plan 
             repack: true,
             numa: Numa::Off,
         },
+        draft: None,
     }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Served<'a> {
     pub(crate) weights_sha256: &'a str,
     /// SHA-256 of the projector, found to be so.
     pub(crate) projector_sha256: Option<&'a str>,
+    /// SHA-256 of the model that guesses, found to be so.
+    pub(crate) draft_sha256: Option<&'a str>,
     /// Text of the file `model.chat_template`.
     pub(crate) template: Option<&'a str>,
 }
@@ -41,8 +43,14 @@ impl Served<'_> {
             "chat_template_sha256": self.template.map(|text| sha256(text.as_bytes())),
             "engine": self.engine,
         });
-        if let Some(projector) = self.projector_sha256 {
-            settings["projector_sha256"] = projector.into();
+        let beside = [
+            ("projector_sha256", self.projector_sha256),
+            ("draft_sha256", self.draft_sha256),
+        ];
+        for (name, sha256) in beside {
+            if let Some(sha256) = sha256 {
+                settings[name] = sha256.into();
+            }
         }
         sha256(settings.to_string().as_bytes())
     }
@@ -121,6 +129,7 @@ mod tests {
             engine: &engine,
             weights_sha256: "w",
             projector_sha256: None,
+            draft_sha256: None,
             template: None,
         };
         let first = served.fingerprint();

@@ -94,6 +94,7 @@ impl Loading {
         let proved = Proved {
             model,
             projector: self.origins.projector.as_ref().map(locate).transpose()?,
+            draft: self.origins.draft.as_ref().map(locate).transpose()?,
         };
 
         let plan = if let Some(plan) = planned {
@@ -136,19 +137,27 @@ impl Loading {
     /// The placement, before the file is read through: what cannot work shall not take a minute to be refused.
     /// `None`: the file is not there yet, or is damaged, which its verification tells better.
     fn plan(&self) -> Result<Option<Plan>, Failure> {
-        let Some(model) = self.origins.model.present()? else {
+        let Origins {
+            model,
+            projector,
+            draft,
+        } = &self.origins;
+        let Some(model) = model.present()? else {
             return Ok(None);
         };
-        let projector = match &self.origins.projector {
-            None => None,
-            Some(origin) => match origin.present()? {
-                Some(file) => Some(file),
-                None => return Ok(None),
-            },
-        };
+        let mut beside = [None, None];
+        for (file, origin) in beside.iter_mut().zip([projector, draft]) {
+            let Some(origin) = origin else { continue };
+            *file = origin.present()?;
+            if file.is_none() {
+                return Ok(None);
+            }
+        }
+        let [projector, draft] = &beside;
         let files = Files {
             model: &model,
             projector: projector.as_deref(),
+            draft: draft.as_deref(),
         };
         match self.fit(files) {
             Ok(plan) => Ok(Some(plan)),

@@ -29,6 +29,8 @@ pub enum Origin {
 pub struct Origins {
     pub model: Origin,
     pub projector: Option<Origin>,
+    /// A smaller model that guesses.
+    pub draft: Option<Origin>,
 }
 
 /// What to do when the pinned file is not there.
@@ -50,6 +52,7 @@ pub(crate) struct Located {
 pub(crate) struct Proved {
     pub(crate) model: Located,
     pub(crate) projector: Option<Located>,
+    pub(crate) draft: Option<Located>,
 }
 
 impl Proved {
@@ -57,6 +60,7 @@ impl Proved {
         Files {
             model: &self.model.file,
             projector: self.projector.as_ref().map(|located| &*located.file),
+            draft: self.draft.as_ref().map(|located| &*located.file),
         }
     }
 }

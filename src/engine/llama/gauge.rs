@@ -21,6 +21,8 @@ pub(crate) struct Gauged {
     pub(crate) flash_attention: bool,
     /// Flash attention runs on the first device, but its cache lies on the second.
     pub(crate) astray: Option<(String, String)>,
+    /// States that each sequence keeps beside its latest; 0 also where the model has none that could be kept.
+    pub(crate) kept_states: u32,
 }
 
 /// Gauges a placement; takes about as long as reading the header. [`super::init`] comes first, and
@@ -69,6 +71,7 @@ pub(crate) fn gauge(
             buffers: buffers.map_err(inside)?,
             flash_attention: many.fused,
             astray: one.astray.or(many.astray),
+            kept_states: sys::llama_n_rs_seq(context.0),
         })
     }
 }

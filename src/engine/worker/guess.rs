@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use super::{Worker, step::NODES_BETWEEN_LOOKS};
 use crate::engine::{
+    Worth,
     draft::{Guesses, Wish},
     media,
     model::{DecodeError, Model},
@@ -76,6 +77,9 @@ impl<M: Model> Worker<M> {
             let seconds = |rows: usize| pace.seconds(small(rows)).unwrap_or(f64::MAX);
             let plain = seconds(limits.running);
             let cost = |guesses: usize| {
+                if self.tuning.worth == Worth::Assumed {
+                    return 1.0;
+                }
                 // Beside others they are a batch of their own: llama.cpp computes equal counts together.
                 let more = if limits.running == 1 {
                     seconds(1 + guesses)
@@ -100,9 +104,13 @@ impl<M: Model> Worker<M> {
     fn draft(&mut self, limits: Limits) {
         let context = self.model.context() as usize;
         let vocabulary = self.model.vocab().size();
-        let pace = &self.pace;
-        let Some(plain) = pace.seconds(small(limits.running)) else {
-            return;
+        let (pace, worth) = (&self.pace, self.tuning.worth);
+        let step = |rows: usize| match worth {
+            Worth::Measured => pace.seconds(small(rows)),
+            Worth::Assumed => Some(1.0),
+        };
+        let Some(plain) = step(limits.running) else {
+            return; // nothing is known yet
         };
         let Some(drafter) = self.model.drafter().filter(|_| self.drafting) else {
             return;
@@ -127,7 +135,7 @@ impl<M: Model> Worker<M> {
             #[expect(clippy::cast_precision_loss, reason = "tokens of an answer")]
             let rest = left as f64 * plain;
             if let Some(behind) = drafter.seconds_behind(&wish)
-                && behind <= rest * WORTH_READING
+                && (worth == Worth::Assumed || behind <= rest * WORTH_READING)
             {
                 able.push((at, odds, left, wish));
             }
@@ -138,8 +146,11 @@ impl<M: Model> Worker<M> {
             &odds,
             limits.running,
             |sequences| limits.most.min(limits.outputs / sequences),
-            |rows| pace.seconds(small(rows)).unwrap_or(f64::MAX),
-            |share| drafter.seconds(share.sequences, share.guesses),
+            |rows| step(rows).unwrap_or(f64::MAX),
+            |share| match worth {
+                Worth::Measured => drafter.seconds(share.sequences, share.guesses),
+                Worth::Assumed => 0.0,
+            },
         );
         able.truncate(share.map_or(able.len(), |share| share.sequences));
         able.sort_by_key(|(at, ..)| *at);

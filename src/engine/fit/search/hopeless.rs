@@ -35,6 +35,7 @@ impl Problem<'_> {
                     buffers: vec![buffer],
                     flash_attention: false,
                     astray: None,
+                    kept_states: 0,
                 },
             },
         })

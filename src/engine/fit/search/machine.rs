@@ -296,6 +296,7 @@ impl Gauge for Machine<'_> {
             buffers: (0..=gpus).map(buffer).collect(),
             flash_attention: true,
             astray: None,
+            kept_states: 0,
         })
     }
 }

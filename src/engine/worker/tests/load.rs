@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::{
-    Token,
+    Token, Worth,
     draft::{Drafter, Guesses, Wish},
     fake::answer,
 };
@@ -124,11 +124,17 @@ fn setups() -> impl Strategy<Value = Setup> {
         prop_oneof![Just(0_usize), 200usize..4000],
         16usize..64,
         any::<bool>(),
+        any::<bool>(),
         prop::bool::weighted(0.2),
     );
     let tuning = tuning.prop_map(
-        |(cache_bytes, checkpoint_every, lookup, reproducible)| Tuning {
+        |(cache_bytes, checkpoint_every, lookup, assumed, reproducible)| Tuning {
             queue: 64,
+            worth: if assumed {
+                Worth::Assumed
+            } else {
+                Worth::Measured
+            },
             cache_bytes,
             checkpoint_every,
             lookup,

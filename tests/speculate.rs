@@ -1,0 +1,293 @@
+//! Guesses change how fast an answer comes, never the answer: by a draft model, by what was said before, right and wrong.
+
+#[path = "support/server.rs"]
+mod server;
+#[path = "support/synthetic.rs"]
+mod synthetic;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use llm_server::{
+    config::{self, EngineConfig, Kind, KnownModel},
+    engine::{
+        self, Claimant, Engine, Enough, Event, Finished, Job, Sampling, Token, Tuning, Worth,
+        fit::{self, Files},
+        llama::{self, Llama, LoadError, Weights},
+        model::{Model, Vocab},
+    },
+};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+const LONG: Duration = Duration::from_mins(5);
+
+fn init() {
+    llama::init(|message| panic!("llama.cpp aborted: {message}")).unwrap();
+}
+
+fn small_model() -> PathBuf {
+    server::fetch_model();
+    let lock = llm_server::lock::Lock::builtin();
+    let entry = lock.get(server::MODEL).unwrap();
+    llm_server::lock::Store::at(server::models()).path(server::MODEL, entry)
+}
+
+fn settings(overrides: &[&str]) -> EngineConfig {
+    // One thread: other tests run beside this one.
+    let overrides: Vec<_> = overrides
+        .iter()
+        .chain(&["engine.threads = 1"])
+        .map(|text| (*text).to_owned())
+        .collect();
+    let known = [server::MODEL, "draft"].map(|name| KnownModel {
+        name: name.into(),
+        trained_context: None,
+    });
+    config::load(&config::Source::built_in(), &overrides, &known)
+        .unwrap()
+        .engine
+}
+
+struct Running {
+    engine: Engine,
+    weights: Arc<Weights>,
+}
+
+/// An engine that guesses whenever it can, whether that pays on this machine or not.
+fn start(model: &Path, draft: Option<&Path>, overrides: &[&str]) -> Running {
+    init();
+    let drafts = draft.map(|_| "engine.speculate.draft = \"draft\"");
+    let config = settings(&[overrides, drafts.as_slice()].concat());
+    let files = Files {
+        draft,
+        ..Files::alone(model)
+    };
+    let plan = fit::fit_all(Kind::Auto, files, &config).unwrap();
+    let weights = Weights::load(model, &plan, &mut |_| true).unwrap();
+    let (shared, draft) = (Arc::clone(&weights), draft.map(Path::to_owned));
+    let tuning = Tuning {
+        queue: 64,
+        lookup: config.speculate.ngram,
+        worth: Worth::Assumed,
+        most_guesses: 4,
+        ..Tuning::default()
+    };
+    let build = move || {
+        let llama = Llama::open(shared, &config, &plan)?;
+        let Some((file, plan)) = draft.zip(plan.draft) else {
+            return Ok::<_, LoadError>(llama);
+        };
+        let (companion, _) = llama::companion(&file, &config, &plan)?;
+        Ok(llama.with_drafter(Box::new(companion)))
+    };
+    let (engine, _thread) = engine::start(tuning, build).unwrap();
+    Running { engine, weights }
+}
+
+impl Running {
+    fn job(&self, prompt: &str, max_tokens: u32, temperature: f32) -> Job {
+        Job {
+            prompt: self.weights.tokenize(prompt, true, true),
+            media: Vec::new(),
+            max_tokens,
+            sampling: Sampling {
+                temperature,
+                seed: 7,
+                ..Sampling::default()
+            },
+            grammar: None,
+            stop: Vec::new(),
+            enough: Enough::default(),
+            visible: Vec::new(),
+            stop_tokens: Vec::new(),
+            prediction: Vec::new(),
+            ignore_eos: true,
+            // They tell the tokens, and are part of the answer.
+            logprobs: Some(1),
+            tenant: Some(0),
+            claimant: Claimant::default(),
+            queue_wait: LONG,
+            deadline: LONG,
+        }
+    }
+
+    fn ask(&self, job: Job) -> (Vec<Token>, Finished) {
+        collect(self.engine.submit(job).unwrap())
+    }
+
+    fn ask_all(&self, prompts: &[String], tokens: u32, temperature: f32) -> Vec<(Vec<Token>, Finished)> {
+        let submit = |prompt: &String| self.engine.submit(self.job(prompt, tokens, temperature));
+        let running: Vec<_> = prompts.iter().map(submit).collect();
+        running.into_iter().map(|events| collect(events.unwrap())).collect()
+    }
+}
+
+fn collect(mut events: UnboundedReceiver<Event>) -> (Vec<Token>, Finished) {
+    let mut tokens = Vec::new();
+    while let Some(event) = events.blocking_recv() {
+        match event {
+            Event::Started { .. } => {}
+            Event::Text(piece) => tokens.extend(piece.tokens.iter().map(|scored| scored.token)),
+            Event::End(end) => return (tokens, end.unwrap()),
+        }
+    }
+    panic!("a job must end");
+}
+
+/// Guesses that were made, and the part of them that came true.
+fn guesses<'a>(ends: impl IntoIterator<Item = &'a Finished>) -> (u32, f64) {
+    let (mut made, mut accepted) = (0, 0);
+    for end in ends {
+        accepted += end.usage.accepted_tokens;
+        made += end.usage.accepted_tokens + end.usage.rejected_tokens;
+    }
+    (made, f64::from(accepted) / f64::from(made.max(1)))
+}
+
+fn prompts(count: usize) -> Vec<String> {
+    let starts = [
+        "The capital of France is",
+        "Once upon a time in a small town",
+        "To bake bread you need",
+        "1, 2, 3, 4, 5,",
+    ];
+    let prompt = |at: usize| format!("{} {}", at / starts.len(), starts[at % starts.len()]);
+    (0..count).map(prompt).collect()
+}
+
+#[test]
+fn a_model_that_drafts_for_itself_is_nearly_always_right_and_says_what_it_says_alone() {
+    let model = small_model();
+    let shape = "engine = {context = 512, parallel = 3}";
+    let plain = start(&model, None, &[shape]);
+    let drafted = start(&model, Some(&model), &[shape]);
+    for temperature in [0.0, 0.8] {
+        let alone: Vec<_> = prompts(3)
+            .iter()
+            .map(|prompt| plain.ask(plain.job(prompt, 48, temperature)))
+            .collect();
+        // Three sequences and six jobs: they run beside each other, and sequences change hands.
+        let together = drafted.ask_all(&[prompts(3), prompts(3)].concat(), 48, temperature);
+        for (at, (tokens, end)) in together.iter().enumerate() {
+            assert_eq!(*tokens, alone[at % 3].0, "{temperature} {at}");
+            assert_eq!(end.usage.completion_tokens, 48);
+        }
+        let (made, right) = guesses(together.iter().map(|(_, end)| end));
+        println!("temperature {temperature}: {made} guesses, {right:.3} of them right");
+        assert!(made > 100, "{made}");
+        let least = if temperature > 0.0 { 0.3 } else { 0.95 };
+        assert!(right > least, "{right}");
+    }
+    assert_eq!(guesses([&plain.ask(plain.job("a", 8, 0.0)).1]).0, 0);
+}
+
+#[test]
+fn a_draft_model_that_knows_nothing_changes_nothing() {
+    let (model, folder) = (small_model(), tempfile::tempdir().unwrap());
+    let tokenizer = model.to_str().unwrap();
+    let other = synthetic::generate(
+        folder.path(),
+        "qwen3-tiny",
+        &["--tokenizer", tokenizer, "--vocab", "49152", "--logit-scale", "30"],
+    );
+    let shape = "engine = {context = 512, parallel = 2}";
+    let plain = start(&model, None, &[shape]);
+    let drafted = start(&model, Some(&other), &[shape]);
+    let alone = plain.ask_all(&prompts(2), 64, 0.0);
+    let together = drafted.ask_all(&prompts(2), 64, 0.0);
+    for ((expected, _), (tokens, _)) in alone.iter().zip(&together) {
+        assert_eq!(tokens, expected);
+    }
+    let (made, right) = guesses(together.iter().map(|(_, end)| end));
+    println!("{made} guesses, {right:.3} of them right");
+    assert!(made > 0 && right < 0.1, "{made} {right}");
+}
+
+#[test]
+fn a_models_recurrent_states_come_back_from_guesses_that_were_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = synthetic::generate(folder.path(), "qwen35moe-tiny", &[]);
+    let shape = "engine = {context = 512, parallel = 3}";
+    let plain = start(&model, None, &[shape]);
+    let guessing = start(&model, None, &[shape, "engine.speculate.ngram = true"]);
+    let expected = plain.ask_all(&prompts(3), 60, 0.0);
+    // What will be said, with something else in it at every seventh place.
+    let predicted = |tokens: &[Token]| -> Vec<Token> {
+        let wrong = |(at, token): (usize, &Token)| if at % 7 == 6 { 5 } else { *token };
+        tokens.iter().enumerate().map(wrong).collect()
+    };
+    for round in 0..2 {
+        let jobs: Vec<_> = prompts(3)
+            .iter()
+            .zip(&expected)
+            .map(|(prompt, (tokens, _))| Job {
+                prediction: predicted(tokens),
+                ..guessing.job(prompt, 60, 0.0)
+            })
+            .collect();
+        let running: Vec<_> = jobs
+            .into_iter()
+            .map(|job| guessing.engine.submit(job).unwrap())
+            .collect();
+        let answers: Vec<_> = running.into_iter().map(collect).collect();
+        for ((tokens, end), (wanted, _)) in answers.iter().zip(&expected) {
+            assert_eq!(tokens, wanted, "round {round}");
+            let usage = end.usage;
+            assert!(usage.accepted_tokens > 10 && usage.rejected_tokens > 3, "{usage:?}");
+        }
+    }
+    // The sequence is taken up where it ended, behind guesses that were taken back.
+    let whole = |running: &Running| {
+        let first = running.job(&prompts(1)[0], 60, 0.0);
+        let (said, _) = running.ask(Job {
+            prediction: predicted(&expected[0].0),
+            ..first.clone()
+        });
+        let mut next = first;
+        next.prompt.extend(&said);
+        next.prompt.extend([7, 8, 9]);
+        running.ask(next)
+    };
+    let (fresh, again) = (whole(&plain), whole(&guessing));
+    assert_eq!(again.0, fresh.0);
+    assert!(again.1.usage.cached_tokens > 60, "{:?}", again.1.usage);
+}
+
+#[test]
+fn a_draft_model_guesses_for_one_with_recurrent_layers() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = synthetic::generate(folder.path(), "qwen35moe-tiny", &[]);
+    let draft = synthetic::generate(folder.path(), "qwen3-tiny", &["--logit-scale", "30"]);
+    let shape = "engine = {context = 512, parallel = 2}";
+    let plain = start(&model, None, &[shape]);
+    let drafted = start(&model, Some(&draft), &[shape]);
+    let expected = plain.ask_all(&prompts(4), 40, 0.0);
+    let answers = drafted.ask_all(&prompts(4), 40, 0.0);
+    for ((wanted, _), (tokens, _)) in expected.iter().zip(&answers) {
+        assert_eq!(tokens, wanted);
+    }
+    assert!(guesses(answers.iter().map(|(_, end)| end)).0 > 0);
+}
+
+#[test]
+fn states_to_go_back_to_are_kept_only_where_somebody_guesses() {
+    init();
+    let folder = tempfile::tempdir().unwrap();
+    let model = synthetic::generate(folder.path(), "qwen35moe-tiny", &[]);
+    let open = |setting: &str| {
+        let config = settings(&["engine = {context = 512, parallel = 2}", setting]);
+        let plan = fit::fit(&model, &config).unwrap();
+        let weights = Weights::load(&model, &plan, &mut |_| true).unwrap();
+        let llama = Llama::open(weights, &config, &plan).unwrap();
+        let state = plan.devices.last().unwrap().kv.state;
+        (llama.takes_back(), state)
+    };
+    let (none, alone) = open("engine.speculate.ngram = false");
+    let (some, with) = open("engine.speculate = {ngram = true, most = 6}");
+    assert_eq!((none, some), (0, 6));
+    assert_eq!(with, alone * 7);
+    assert_eq!(open("engine = {speculate.ngram = true, reproducible = true}").0, 0);
+}
