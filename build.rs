@@ -32,6 +32,7 @@ fn compile_cpp(source: &Path) {
     let units = [
         "src/chat/shim",
         "src/engine/llama/guard",
+        "src/engine/llama/mtp",
         "src/engine/llama/projector",
     ];
     println!("cargo:rerun-if-changed=src/engine/llama/guarded.h");

@@ -15,9 +15,10 @@ use llm_server::{
     config::{self, EngineConfig, Kind, KnownModel},
     engine::{
         self, Claimant, Engine, Enough, Event, Finished, Job, Sampling, Token, Tuning, Worth,
+        draft::Wish,
         fit::{self, Files},
         llama::{self, Llama, LoadError, Weights},
-        model::{Model, Vocab},
+        model::{Model, Row, Vocab},
     },
 };
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -167,17 +168,17 @@ fn a_model_that_drafts_for_itself_is_nearly_always_right_and_says_what_it_says_a
     for temperature in [0.0, 0.8] {
         let alone: Vec<_> = prompts(3)
             .iter()
-            .map(|prompt| plain.ask(plain.job(prompt, 48, temperature)))
+            .map(|prompt| plain.ask(plain.job(prompt, 32, temperature)))
             .collect();
         // Three sequences and six jobs: they run beside each other, and sequences change hands.
-        let together = drafted.ask_all(&[prompts(3), prompts(3)].concat(), 48, temperature);
+        let together = drafted.ask_all(&[prompts(3), prompts(3)].concat(), 32, temperature);
         for (at, (tokens, end)) in together.iter().enumerate() {
             assert_eq!(*tokens, alone[at % 3].0, "{temperature} {at}");
-            assert_eq!(end.usage.completion_tokens, 48);
+            assert_eq!(end.usage.completion_tokens, 32);
         }
         let (made, right) = guesses(together.iter().map(|(_, end)| end));
         println!("temperature {temperature}: {made} guesses, {right:.3} of them right");
-        assert!(made > 100, "{made}");
+        assert!(made > 40, "{made}");
         let least = if temperature > 0.0 { 0.3 } else { 0.95 };
         assert!(right > least, "{right}");
     }
@@ -270,6 +271,79 @@ fn a_draft_model_guesses_for_one_with_recurrent_layers() {
         assert_eq!(tokens, wanted);
     }
     assert!(guesses(answers.iter().map(|(_, end)| end)).0 > 0);
+}
+
+/// A model whose answers hardly depend on its layers, and whose prediction layer goes on from the token or from the state.
+fn predicting(folder: &Path, reads: &str) -> PathBuf {
+    let options = ["--mtp", "--mtp-reads", reads, "--gain", "0.01", "--logit-scale", "40"];
+    synthetic::generate(folder, "qwen35moe-tiny", &options)
+}
+
+#[test]
+fn a_models_own_prediction_layers_guess_and_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = predicting(folder.path(), "token");
+    let shape = "engine = {context = 512, parallel = 3}";
+    let plain = start(&model, None, &[shape]);
+    let drafted = start(&model, None, &[shape, "engine.speculate.mtp = true"]);
+    for temperature in [0.0, 0.8] {
+        let expected = plain.ask_all(&prompts(3), 48, temperature);
+        let answers = drafted.ask_all(&[prompts(3), prompts(3)].concat(), 48, temperature);
+        for (at, (tokens, _)) in answers.iter().enumerate() {
+            assert_eq!(*tokens, expected[at % 3].0, "{temperature} {at}");
+        }
+        let (made, right) = guesses(answers.iter().map(|(_, end)| end));
+        println!("temperature {temperature}: {made} guesses, {right:.3} of them right");
+        assert!(made > 100 && right > 0.5, "{made} {right}");
+    }
+}
+
+#[test]
+fn prediction_layers_go_on_from_the_state_of_the_token_before() {
+    init();
+    let folder = tempfile::tempdir().unwrap();
+    let model = predicting(folder.path(), "state");
+    let config = settings(&["engine = {context = 512, parallel = 2, speculate.mtp = true}"]);
+    let plan = fit::fit(&model, &config).unwrap();
+    let weights = Weights::load(&model, &plan, &mut |_| true).unwrap();
+    let mut llama = Llama::open(weights, &config, &plan).unwrap();
+    let row = |sequence, position, token| Row {
+        token,
+        position,
+        sequence,
+        logits: true,
+    };
+    // What the state says is the next token: the layer repeats it, if it is given that very state.
+    let mut said = [vec![1000], vec![2000]];
+    for position in 0..6 {
+        let rows = [0, 1].map(|sequence| row(sequence, position, *said[sequence as usize].last().unwrap()));
+        llama.decode(&rows, &|| false).unwrap();
+        for (sequence, tokens) in said.iter_mut().enumerate() {
+            tokens.push(llama.likeliest(sequence).unwrap().0);
+        }
+        let wishes = [0, 1].map(|sequence| Wish {
+            sequence,
+            tokens: &said[sequence as usize],
+        });
+        let guessed = llama.drafter().unwrap().guess(&wishes, 1, &|| false).unwrap();
+        for (tokens, guesses) in said.iter().zip(guessed) {
+            assert_eq!(guesses.tokens, tokens[tokens.len() - 1..], "after {position}");
+        }
+    }
+    // Wrong guesses are computed and taken back: what follows goes on from the state before them.
+    let known = said[0].len() - 1;
+    let last = said[0][known];
+    let at = u32::try_from(known).unwrap();
+    let rows = [row(0, at, last), row(0, at + 1, 5), row(0, at + 2, 6)];
+    llama.decode(&rows, &|| false).unwrap();
+    said[0].push(llama.likeliest(0).unwrap().0);
+    assert!(llama.truncate(0, at + 1));
+    let wish = Wish {
+        sequence: 0,
+        tokens: &said[0],
+    };
+    let guessed = llama.drafter().unwrap().guess(&[wish], 1, &|| false).unwrap();
+    assert_eq!(guessed[0].tokens, said[0][known + 1..]);
 }
 
 #[test]

@@ -6,6 +6,9 @@ pub use companion::Companion;
 
 use super::{Token, model::DecodeError};
 
+/// Below this chance that all that was guessed so far comes true a drafter stops guessing.
+pub(crate) const UNSURE: f32 = 0.3;
+
 /// A sequence that wants guesses.
 #[derive(Debug, Clone, Copy)]
 pub struct Wish<'a> {

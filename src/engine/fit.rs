@@ -117,10 +117,11 @@ fn fit_beside(
         field: "model.kind",
         why,
     })?;
+    let config = &draft::resolved(config, task, &header)?;
     let present = llama::gpus();
     let chosen = check::gpus(config, &present)?;
     check::settings(config, &header, &chosen)?;
-    let mut parts = layout::parts(&header);
+    let mut parts = layout::parts(&header, config.speculate.mtp);
     check::pin(config, &chosen, &present, &mut parts)?;
     let projector = projector(files.projector, task, config, &chosen)?;
     let drafting = match &draft {
@@ -156,7 +157,7 @@ fn fit_beside(
             for (device, (projector, draft)) in plan.devices.iter_mut().zip(beside) {
                 device.margin -= projector + draft;
                 device.projector = projector;
-                device.draft = draft;
+                device.draft += draft;
             }
             plan.draft = draft.map(Box::new);
             Ok(plan)
@@ -337,10 +338,13 @@ fn growing_cache(problem: &Problem<'_>, tokens: u64) -> Option<u64> {
     if header.slides || header.kv_heads * header.key_length * header.value_length == 0 {
         return None;
     }
+    // Prediction layers have a context of their own.
+    let blocks = header.layers - header.prediction_layers;
     let layers = problem
         .parts
         .iter()
         .filter(|part| part.local_name() == "attn_k.weight")
+        .filter(|part| part.layer.is_some_and(|layer| layer < blocks))
         .count() as u64;
     let bytes = |kind: KvType, length: u64| {
         let (elements, bytes) = kind.block();
@@ -391,6 +395,8 @@ fn devices(
                 let buffers = solution.gauged.buffers.iter();
                 buffers.filter(move |buffer| problem.position(&buffer.device, buffer.host) == at)
             };
+            let heads = solution.gauged.heads.iter();
+            let heads = heads.filter(|heads| problem.position(&heads.device, heads.host) == at);
             let gauged: u64 = own().map(|buffer| buffer.weights).sum();
             let mut weights = expected[at];
             // Alignment, and small tensors that the engine makes itself.
@@ -412,7 +418,7 @@ fn devices(
                 },
                 compute: own().map(|buffer| buffer.compute).sum(),
                 projector: 0,
-                draft: 0,
+                draft: heads.map(|heads| heads.cache + heads.compute).sum(),
                 margin: problem.margins[at],
             }
         })

@@ -13,6 +13,7 @@ mod encoder;
 mod gauge;
 pub(crate) mod gguf;
 mod guard;
+mod heads;
 mod params;
 mod projector;
 mod question;

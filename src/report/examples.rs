@@ -239,6 +239,7 @@ fn plan(name: &str, architecture: &str, weight_bytes: u64, layers: u32) -> Plan 
             op_offload: true,
             repack: true,
             numa: Numa::Off,
+            mtp: false,
         },
         draft: None,
     }

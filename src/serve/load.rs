@@ -153,7 +153,7 @@ fn generator(
         let mut llama = Llama::open(own, &settings, &planned)?;
         let mut taken = Allocated {
             model: llama.buffers(),
-            draft: Vec::new(),
+            draft: llama.heads_buffers(),
         };
         if let (Some(file), Some(plan)) = (draft, &planned.draft) {
             let (companion, buffers) = llama::companion(&file, &settings, plan)?;

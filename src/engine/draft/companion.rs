@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Drafter, Guesses, Wish};
+use super::{Drafter, Guesses, UNSURE, Wish};
 use crate::engine::{
     Token,
     model::{DecodeError, Model, Row},
@@ -10,9 +10,6 @@ use crate::engine::{
     prefix::common,
     slot::small,
 };
-
-/// Below this chance that all it guessed so far comes true it stops guessing.
-const UNSURE: f32 = 0.3;
 
 /// A model of its own, whose caches follow those of the model that it guesses for.
 pub struct Companion<M: Model> {

@@ -134,6 +134,53 @@ pub(crate) fn settings(config: &EngineConfig, context: u32, place: Option<&str>)
     }
 }
 
+/// Models whose prediction layers the engine can use: one layer, fed with the hidden state before the output.
+const PREDICTING: [&str; 2] = ["qwen35", "qwen35moe"];
+
+/// The configuration with it settled whether the model's prediction layers guess.
+pub(super) fn resolved(
+    config: &EngineConfig,
+    task: Task,
+    header: &Header,
+) -> Result<EngineConfig, FitError> {
+    const FIELD: &str = "engine.speculate.mtp";
+    let known = PREDICTING.contains(&header.architecture.as_str());
+    let usable = header.prediction_layers == 1 && known;
+    let speculate = &config.speculate;
+    let mtp = match speculate.mtp {
+        Mtp::Off => Mtp::Off,
+        Mtp::Auto => {
+            let may = speculate.draft.is_none() && !config.reproducible && task == Task::Generate;
+            if may && usable { Mtp::On } else { Mtp::Off }
+        }
+        Mtp::On if usable => Mtp::On,
+        Mtp::On => {
+            let why = if header.prediction_layers == 0 {
+                format!(
+                    "the model's file has no prediction layers ({}.nextn_predict_layers)",
+                    header.architecture
+                )
+            } else if known {
+                format!("the model has {} prediction layers, and the engine uses one", header.prediction_layers)
+            } else {
+                format!(
+                    "prediction layers of {} models are not used by this engine, only those of {}",
+                    header.architecture,
+                    PREDICTING.join(" and ")
+                )
+            };
+            return Err(refuse(FIELD, format!("{why}; accepted here: false or 'auto")));
+        }
+    };
+    Ok(EngineConfig {
+        speculate: Speculate {
+            mtp,
+            ..speculate.clone()
+        },
+        ..config.clone()
+    })
+}
+
 /// Whether wrong guesses of a drafter can be taken back.
 pub(super) fn check_target(
     config: &EngineConfig,

@@ -143,6 +143,8 @@ pub struct Settings {
     pub op_offload: bool,
     pub repack: bool,
     pub numa: Numa,
+    /// Whether the model's prediction layers are loaded, and guess.
+    pub mtp: bool,
 }
 
 impl Plan {

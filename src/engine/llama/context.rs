@@ -13,13 +13,14 @@ use super::{
     batch::{Batch, ImageBatch},
     choose,
     copies::{self, Copies},
-    guard::{self, Fault},
+    guard::{self, Fault, Shown},
+    heads::Heads,
     params,
     question::Question,
     scores,
 };
 use crate::{
-    config::EngineConfig,
+    config::{EngineConfig, Mtp, Speculate},
     engine::{
         Grammar, Sampling, Token,
         draft::Drafter,
@@ -52,7 +53,15 @@ pub struct Llama {
     samplers: usize,
     /// More than one: prompts are computed in larger steps, so that all GPUs have work.
     gpus: usize,
-    drafter: Option<Box<dyn Drafter>>,
+    guesser: Option<Guesser>,
+}
+
+/// Who guesses what comes next.
+enum Guesser {
+    /// Another model.
+    Other(Box<dyn Drafter>),
+    /// The model's own prediction layers.
+    Heads(Box<Heads>),
 }
 
 /// Logits below which a second thread for sampling costs more than it saves: some 200 µs of work.
@@ -78,6 +87,14 @@ impl Llama {
             image_batch: ImageBatch::new(weights.embedding_width(), weights.positions()),
             config: EngineConfig {
                 context: plan.context,
+                speculate: Speculate {
+                    mtp: if plan.settings.mtp {
+                        Mtp::On
+                    } else {
+                        Mtp::Off
+                    },
+                    ..config.speculate.clone()
+                },
                 ..config.clone()
             },
             settings: plan.settings.clone(),
@@ -87,11 +104,14 @@ impl Llama {
             question: Question::new(),
             copies: Copies::default(),
             ubatch_time: None,
-            drafter: None,
+            guesser: None,
             candidates: Vec::with_capacity(weights.size() as usize),
             weights,
         };
         llama.context = llama.make_context()?;
+        if plan.settings.mtp {
+            llama.guesser = Some(Guesser::Heads(Box::new(llama.heads()?)));
+        }
         llama.warm_up()?;
         Ok(llama)
     }
@@ -99,7 +119,7 @@ impl Llama {
     /// Has another one guess what comes next.
     #[must_use]
     pub fn with_drafter(mut self, drafter: Box<dyn Drafter>) -> Self {
-        self.drafter = Some(drafter);
+        self.guesser = Some(Guesser::Other(drafter));
         self
     }
 
@@ -107,9 +127,46 @@ impl Llama {
         let mut params = params::context(&self.config, self.config.context, &self.settings)?;
         self.question.attach(&mut params);
         backend::take_errors();
+        let inside = |fault| LoadError::Context(backend::reason(fault));
         // SAFETY: the weights outlive the context: `self` holds both, and frees the context first.
-        unsafe { guard::context(self.weights.as_mut_ptr(), params) }
-            .map_err(|fault| LoadError::Context(backend::reason(fault)))
+        let context = unsafe { guard::context(self.weights.as_mut_ptr(), params) }.map_err(inside)?;
+        if self.settings.mtp {
+            // SAFETY: the context was just made.
+            unsafe { guard::show_states(context, Shown::Every) }.map_err(inside)?;
+        }
+        Ok(context)
+    }
+
+    fn heads(&self) -> Result<Heads, LoadError> {
+        let context = self.config.context;
+        let params = params::heads(&self.config, context, &self.settings)?;
+        Heads::new(Arc::clone(&self.weights), params, context)
+    }
+
+    fn own_heads(&mut self) -> Option<&mut Heads> {
+        match &mut self.guesser {
+            Some(Guesser::Heads(heads)) => Some(heads),
+            Some(Guesser::Other(_)) | None => None,
+        }
+    }
+
+    /// The prediction layers see what was computed. If they fail, the model goes on without them.
+    fn follow(&mut self, rows: &[Row]) {
+        let context = self.context;
+        if let Some(heads) = self.own_heads()
+            && let Err(fault) = heads.follow(context, rows)
+        {
+            tracing::warn!(?fault, "the prediction layers failed: nothing is drafted any more until a restart");
+            self.guesser = None;
+        }
+    }
+
+    /// The memory of the context of the prediction layers.
+    pub fn heads_buffers(&self) -> Vec<Buffer> {
+        match &self.guesser {
+            Some(Guesser::Heads(heads)) => heads.buffers(),
+            Some(Guesser::Other(_)) | None => Vec::new(),
+        }
     }
 
     /// The first decode touches every weight and makes the worker threads; no request shall wait for that.
@@ -192,6 +249,9 @@ impl Llama {
     fn clear(&mut self) {
         // SAFETY: the context is valid.
         unsafe { sys::llama_memory_clear(sys::llama_get_memory(self.context), true) };
+        if let Some(heads) = self.own_heads() {
+            heads.clear();
+        }
     }
 
     fn logits(&self, row: usize) -> Option<&[f32]> {
@@ -268,8 +328,9 @@ impl Model for Llama {
     }
 
     fn drafter(&mut self) -> Option<&mut dyn Drafter> {
-        match &mut self.drafter {
-            Some(drafter) => Some(&mut **drafter),
+        match &mut self.guesser {
+            Some(Guesser::Other(drafter)) => Some(&mut **drafter),
+            Some(Guesser::Heads(heads)) => Some(&mut **heads),
             None => None,
         }
     }
@@ -278,7 +339,9 @@ impl Model for Llama {
         self.check(rows)?;
         let batch = self.batch.fill(rows);
         // SAFETY: `check` holds the batch to its limits.
-        unsafe { self.compute(batch, abandoned) }
+        unsafe { self.compute(batch, abandoned) }?;
+        self.follow(rows);
+        Ok(())
     }
 
     fn decode_image(
@@ -304,6 +367,9 @@ impl Model for Llama {
     }
 
     fn truncate(&mut self, sequence: u32, from: u32) -> bool {
+        if let Some(heads) = self.own_heads() {
+            heads.truncate(sequence, from);
+        }
         let (Ok(sequence), Ok(from)) = (i32::try_from(sequence), i32::try_from(from)) else {
             return false;
         };
@@ -356,6 +422,9 @@ impl Model for Llama {
     }
 
     fn reset(&mut self) -> Result<(), DecodeError> {
+        if let Some(heads) = self.own_heads() {
+            heads.clear();
+        }
         // SAFETY: nothing else holds the context.
         unsafe { sys::llama_free(self.context) };
         self.context = ptr::null_mut();

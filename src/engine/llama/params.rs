@@ -85,6 +85,7 @@ impl ModelParams {
             Load::Direct => sys::LLAMA_LOAD_MODE_DIRECT_IO,
         };
         raw.use_extra_bufts = settings.repack;
+        raw.load_mtp = settings.mtp;
         Ok(Self {
             raw,
             _devices: devices,
@@ -119,6 +120,20 @@ pub(super) fn context(
     };
     params.offload_kqv = settings.offload_kqv;
     params.op_offload = settings.op_offload;
+    Ok(params)
+}
+
+/// Parameters of the context of a model's prediction layers, beside one of [`context`].
+pub(super) fn heads(
+    config: &EngineConfig,
+    context: u32,
+    settings: &Settings,
+) -> Result<sys::llama_context_params, LoadError> {
+    let mut params = self::context(config, context, settings)?;
+    params.ctx_type = sys::LLAMA_CONTEXT_TYPE_MTP;
+    // One token of each sequence after the other is guessed, and attention can be cut anywhere.
+    params.n_outputs_max = config.parallel;
+    params.n_rs_seq = 0;
     Ok(params)
 }
 

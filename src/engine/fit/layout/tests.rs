@@ -25,6 +25,7 @@ fn settings(gpus: usize, gpu_layers: u32, tensor_split: Vec<f32>) -> Settings {
         op_offload: true,
         repack: true,
         numa: Numa::Off,
+        mtp: false,
     }
 }
 

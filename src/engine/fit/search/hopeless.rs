@@ -33,6 +33,7 @@ impl Problem<'_> {
                 moved: draft.moved,
                 gauged: Gauged {
                     buffers: vec![buffer],
+                    heads: Vec::new(),
                     flash_attention: false,
                     astray: None,
                     kept_states: 0,

@@ -1,0 +1,334 @@
+//! A model's own prediction layers (MTP) as drafter: a second context over the same weights, which follows the first one's
+//! hidden states.
+
+use std::{ptr, sync::Arc, time::Instant};
+
+use llama_cpp_sys_2 as sys;
+
+use super::{
+    Buffer, LoadError, Weights, backend,
+    guard::{self, Fault, Shown, StateRow},
+    scores,
+};
+use crate::engine::{
+    draft::{Drafter, Guesses, UNSURE, Wish},
+    model::{DecodeError, Row, Vocab},
+    pace::Pace,
+    slot::small,
+};
+
+/// Hidden states that are kept of each sequence: so many tokens can be taken back without loss.
+const KEPT: usize = 32;
+
+/// The context of the prediction layers, and how far it follows each sequence.
+pub(super) struct Heads {
+    context: *mut sys::llama_context,
+    batch: *mut sys::llama_batch_ext,
+    /// Holds the model that both are of.
+    weights: Arc<Weights>,
+    /// Tokens of context for each sequence.
+    length: u32,
+    /// Numbers of a hidden state.
+    width: usize,
+    followed: Vec<Followed>,
+    pace: Pace,
+}
+
+/// What is known of one sequence.
+#[derive(Debug, Clone, Default)]
+struct Followed {
+    /// Position of the next token to follow.
+    end: u32,
+    /// Hidden states of the latest tokens before it, one after the other.
+    states: Vec<f32>,
+}
+
+/// A wish on its way.
+struct Course {
+    /// The row of the latest batch that tells the next token.
+    row: Option<usize>,
+    /// Chance that all guesses so far come true.
+    sure: f32,
+    guesses: Guesses,
+}
+
+impl Heads {
+    /// `params`: of the context of the prediction layers.
+    pub(super) fn new(
+        weights: Arc<Weights>,
+        params: sys::llama_context_params,
+        length: u32,
+    ) -> Result<Self, LoadError> {
+        let inside = |fault| LoadError::Context(backend::reason(fault));
+        backend::take_errors();
+        // SAFETY: the weights outlive the context: `heads` holds both, and frees the context first.
+        let context = unsafe { guard::context(weights.as_mut_ptr(), params) }.map_err(inside)?;
+        let mut heads = Self {
+            context,
+            batch: ptr::null_mut(),
+            width: weights.state_width(),
+            weights,
+            length,
+            followed: vec![Followed::default(); params.n_seq_max as usize],
+            pace: Pace::default(),
+        };
+        // SAFETY: the context is valid and ours.
+        unsafe {
+            heads.batch = sys::llama_batch_ext_init(context);
+            guard::show_states(context, Shown::Outputs).map_err(inside)?;
+        }
+        Ok(heads)
+    }
+
+    /// The memory that it takes beside the model.
+    pub(super) fn buffers(&self) -> Vec<Buffer> {
+        // SAFETY: the context is valid.
+        let mut buffers = unsafe { guard::buffers(self.context) }.unwrap_or_default();
+        for buffer in &mut buffers {
+            buffer.weights = 0; // the model's own
+        }
+        buffers
+    }
+
+    /// The model has just computed these rows in `target`, which shows the states of all.
+    pub(super) fn follow(
+        &mut self,
+        target: *mut sys::llama_context,
+        rows: &[Row],
+    ) -> Result<(), Fault> {
+        let mut states = Vec::with_capacity(rows.len() * self.width);
+        let mut own = Vec::with_capacity(rows.len());
+        for (at, row) in rows.iter().enumerate() {
+            let before = at.checked_sub(1).filter(|&before| rows[before].sequence == row.sequence);
+            match before {
+                Some(before) => states.extend_from_slice(shown(target, before, self.width)?),
+                None => {
+                    self.begin(row.sequence, row.position);
+                    self.push_latest(row.sequence, &mut states);
+                }
+            }
+            own.push(StateRow {
+                logits: false,
+                ..state_row(row)
+            });
+        }
+        self.decode(&own, &states)?;
+        for (at, row) in rows.iter().enumerate() {
+            let state = shown(target, at, self.width)?;
+            self.followed[row.sequence as usize].push(state, self.width, row.position);
+        }
+        Ok(())
+    }
+
+    /// What follows begins at this position: guesses behind it go, and all where something between is not known.
+    fn begin(&mut self, sequence: u32, position: u32) {
+        self.truncate(sequence, position);
+        let followed = &mut self.followed[sequence as usize];
+        if followed.end != position {
+            *followed = Followed {
+                end: position,
+                states: Vec::new(),
+            };
+            self.remove(sequence, 0);
+        }
+    }
+
+    /// The state of the latest token followed; nothing in particular where that is not known.
+    fn push_latest(&self, sequence: u32, states: &mut Vec<f32>) {
+        let known = &self.followed[sequence as usize].states;
+        match known.len().checked_sub(self.width) {
+            Some(start) => states.extend_from_slice(&known[start..]),
+            None => states.resize(states.len() + self.width, 0.0),
+        }
+    }
+
+    /// Forgets positions `from..` of a sequence.
+    pub(super) fn truncate(&mut self, sequence: u32, from: u32) {
+        let Some(followed) = self.followed.get_mut(sequence as usize) else {
+            return;
+        };
+        let gone = followed.end.saturating_sub(from) as usize;
+        let left = followed.states.len().saturating_sub(gone * self.width);
+        followed.states.truncate(left);
+        followed.end = followed.end.min(from);
+        self.remove(sequence, from);
+    }
+
+    pub(super) fn clear(&mut self) {
+        for sequence in 0..small(self.followed.len()) {
+            self.truncate(sequence, 0);
+        }
+    }
+
+    fn remove(&mut self, sequence: u32, from: u32) {
+        let (Ok(sequence), Ok(from)) = (i32::try_from(sequence), i32::try_from(from)) else {
+            return;
+        };
+        // SAFETY: the context is valid, `sequence` one of its own; it has attention alone, which can be cut anywhere.
+        unsafe {
+            sys::llama_memory_seq_rm(sys::llama_get_memory(self.context), sequence, from, -1);
+        }
+    }
+
+    fn decode(&mut self, rows: &[StateRow], states: &[f32]) -> Result<(), Fault> {
+        // SAFETY: context and batch are ours; there are no more rows than of a batch of the model, whose limits are the
+        // same, and states are as wide as the model says.
+        unsafe { guard::decode_states(self.context, self.batch, rows, states, self.width) }
+    }
+
+    fn logits(&self, row: usize) -> Option<&[f32]> {
+        let row = i32::try_from(row).ok()?;
+        // SAFETY: every row of a batch of guesses asks for logits; they are valid until the next one, which needs
+        // `&mut self`.
+        unsafe {
+            let logits = sys::llama_get_logits_ith(self.context, row);
+            (!logits.is_null())
+                .then(|| std::slice::from_raw_parts(logits, self.weights.size() as usize))
+        }
+    }
+
+    /// Those that can be guessed for, each with the row of its last token.
+    fn set_out(&self, wishes: &[Wish<'_>]) -> (Vec<Course>, Vec<StateRow>, Vec<f32>) {
+        let (mut courses, mut rows, mut states) = (Vec::new(), Vec::new(), Vec::new());
+        for wish in wishes {
+            let last = wish.tokens.last().filter(|_| self.is_ready(wish));
+            courses.push(Course {
+                row: last.map(|_| rows.len()),
+                sure: 1.0,
+                guesses: Guesses {
+                    ready: last.is_some(),
+                    tokens: Vec::new(),
+                },
+            });
+            if let Some(&token) = last {
+                self.push_latest(wish.sequence, &mut states);
+                rows.push(state_row(&Row {
+                    token,
+                    position: self.followed[wish.sequence as usize].end,
+                    sequence: wish.sequence,
+                    logits: true,
+                }));
+            }
+        }
+        (courses, rows, states)
+    }
+
+    fn is_ready(&self, wish: &Wish<'_>) -> bool {
+        let end = self.followed.get(wish.sequence as usize).map(|followed| followed.end);
+        end.is_some_and(|end| end as usize + 1 == wish.tokens.len() && end + 1 < self.length)
+    }
+
+    /// The next token of each course that goes on, and the rows and states that continue them.
+    fn choose(&self, courses: &mut [Course], rows: &[StateRow]) -> Result<(Vec<StateRow>, Vec<f32>), DecodeError> {
+        let (mut next, mut states) = (Vec::new(), Vec::new());
+        for course in courses {
+            let Some(at) = course.row.take() else {
+                continue;
+            };
+            let refuse = |why: &str| DecodeError::Refused(format!("the prediction layers {why}"));
+            let (token, likely) = self
+                .logits(at)
+                .and_then(scores::likeliest)
+                .ok_or_else(|| refuse("computed no finite logits"))?;
+            course.sure *= likely;
+            if course.sure < UNSURE {
+                continue;
+            }
+            course.guesses.tokens.push(token);
+            let position = rows[at].position + 1;
+            if self.weights.is_eog(token) || position.cast_unsigned() >= self.length {
+                continue;
+            }
+            // SAFETY: the context is valid and shows the states of rows with logits.
+            let state = unsafe { guard::state(self.context, at, self.width) };
+            states.extend_from_slice(state.ok_or_else(|| refuse("show no state"))?);
+            course.row = Some(next.len());
+            next.push(StateRow {
+                token,
+                position,
+                ..rows[at]
+            });
+        }
+        Ok((next, states))
+    }
+}
+
+impl Followed {
+    /// One more token was computed.
+    fn push(&mut self, state: &[f32], width: usize, position: u32) {
+        if self.states.len() >= 2 * KEPT * width {
+            self.states.drain(..KEPT * width);
+        }
+        self.states.extend_from_slice(state);
+        self.end = position + 1;
+    }
+}
+
+/// The state of a row of the model's latest batch.
+fn shown<'a>(target: *mut sys::llama_context, row: usize, width: usize) -> Result<&'a [f32], Fault> {
+    // SAFETY: `Heads::follow` is given the model's context, which shows the states of all rows and computes nothing until
+    // it returns.
+    unsafe { guard::state(target, row, width) }
+        .ok_or_else(|| Fault::Caught("a hidden state is missing".into()))
+}
+
+fn state_row(row: &Row) -> StateRow {
+    StateRow {
+        token: row.token,
+        position: row.position.cast_signed(),
+        sequence: row.sequence.cast_signed(),
+        logits: row.logits,
+    }
+}
+
+impl Drafter for Heads {
+    fn seconds(&self, sequences: usize, guesses: usize) -> f64 {
+        let one = self.pace.seconds(small(sequences)).unwrap_or(0.0);
+        (0..guesses).map(|_| one).sum()
+    }
+
+    fn seconds_behind(&self, wish: &Wish<'_>) -> Option<f64> {
+        self.is_ready(wish).then_some(0.0)
+    }
+
+    fn guess(
+        &mut self,
+        wishes: &[Wish<'_>],
+        most: usize,
+        abandoned: &dyn Fn() -> bool,
+    ) -> Result<Vec<Guesses>, DecodeError> {
+        let (mut courses, mut rows, mut states) = self.set_out(wishes);
+        for wish in wishes {
+            // What was guessed for an earlier end.
+            let end = self.followed.get(wish.sequence as usize).map_or(0, |followed| followed.end);
+            self.remove(wish.sequence, end);
+        }
+        for _ in 0..most {
+            if rows.is_empty() {
+                break;
+            }
+            if abandoned() {
+                return Err(DecodeError::Abandoned);
+            }
+            let began = Instant::now();
+            self.decode(&rows, &states)
+                .map_err(|fault| DecodeError::Broken(format!("prediction layers: {fault:?}")))?;
+            let next = self.choose(&mut courses, &rows)?;
+            self.pace.observe(rows.len(), began.elapsed(), true);
+            (rows, states) = next;
+        }
+        Ok(courses.into_iter().map(|course| course.guesses).collect())
+    }
+}
+
+impl Drop for Heads {
+    fn drop(&mut self) {
+        // SAFETY: nothing else holds them; null is allowed.
+        unsafe {
+            if !self.batch.is_null() {
+                sys::llama_batch_ext_free(self.batch);
+            }
+            sys::llama_free(self.context);
+        }
+    }
+}
