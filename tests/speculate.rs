@@ -14,13 +14,16 @@ use std::{
 use llm_server::{
     config::{self, EngineConfig, Kind, KnownModel},
     engine::{
-        self, Claimant, Engine, Enough, Event, Finished, Job, Sampling, Token, Tuning, Worth,
+        self, Claimant, Engine, Enough, Event, Finish, Finished, Grammar, Job, Sampling, Token,
+        Tuning, Worth,
+        constrain::{Body, Constraints, Strictness},
         draft::Wish,
         fit::{self, Files},
         llama::{self, Llama, LoadError, Weights},
-        model::{Model, Row, Vocab},
+        model::{Model, Part, Row, Vocab},
     },
 };
+use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 const LONG: Duration = Duration::from_mins(5);
@@ -178,7 +181,7 @@ fn a_model_that_drafts_for_itself_is_nearly_always_right_and_says_what_it_says_a
         }
         let (made, right) = guesses(together.iter().map(|(_, end)| end));
         println!("temperature {temperature}: {made} guesses, {right:.3} of them right");
-        assert!(made > 40, "{made}");
+        assert!(made > 20, "{made}");
         let least = if temperature > 0.0 { 0.3 } else { 0.95 };
         assert!(right > least, "{right}");
     }
@@ -273,6 +276,59 @@ fn a_draft_model_guesses_for_one_with_recurrent_layers() {
     assert!(guesses(answers.iter().map(|(_, end)| end)).0 > 0);
 }
 
+#[test]
+fn guesses_keep_to_constraints_and_stop_strings() {
+    let model = small_model();
+    let shape = "engine = {context = 512, parallel = 2}";
+    let plain = start(&model, None, &[shape]);
+    let drafted = start(&model, Some(&model), &[shape]);
+    let schema = json!({
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 12}, "mood": {"enum": ["good", "bad"]}},
+        "required": ["name", "mood"], "additionalProperties": false
+    });
+    let vocab: Arc<dyn Vocab> = Arc::clone(&plain.weights) as _;
+    let body = Body::Json {
+        schema,
+        strictness: Strictness::Strict,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let constraints = Constraints::new(vocab);
+    let constraint = runtime.block_on(constraints.compile(body.into())).unwrap();
+    let said = |running: &Running, job: Job| {
+        let mut events = running.engine.submit(job).unwrap();
+        let mut text = String::new();
+        while let Some(event) = events.blocking_recv() {
+            match event {
+                Event::Started { .. } => {}
+                Event::Text(piece) => text.push_str(&piece.text),
+                Event::End(end) => return (text, end.unwrap()),
+            }
+        }
+        panic!("a job must end");
+    };
+    let constrained = |running: &Running| Job {
+        grammar: Some(Grammar::Guide(Arc::clone(&constraint))),
+        logprobs: None,
+        ignore_eos: false,
+        ..running.job("A person as JSON:\n", 100, 0.0)
+    };
+    let (text, end) = said(&drafted, constrained(&drafted));
+    assert_eq!(text, said(&plain, constrained(&plain)).0);
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(["good", "bad"].contains(&value["mood"].as_str().unwrap()), "{text}");
+    println!("{text} {:?}", end.usage);
+
+    let counting = |running: &Running| Job {
+        stop: vec!["7,".into()],
+        ..running.job("1, 2, 3, 4,", 60, 0.0)
+    };
+    let (text, end) = said(&drafted, counting(&drafted));
+    assert_eq!(text, said(&plain, counting(&plain)).0);
+    assert!(matches!(end.reason, Finish::StopString(_)), "{text:?} {:?}", end.reason);
+    assert!(end.usage.accepted_tokens > 0);
+}
+
 /// A model whose answers hardly depend on its layers, and whose prediction layer goes on from the token or from the state.
 fn predicting(folder: &Path, reads: &str) -> PathBuf {
     let options = ["--mtp", "--mtp-reads", reads, "--gain", "0.01", "--logit-scale", "40"];
@@ -296,6 +352,47 @@ fn a_models_own_prediction_layers_guess_and_change_nothing() {
         println!("temperature {temperature}: {made} guesses, {right:.3} of them right");
         assert!(made > 100 && right > 0.5, "{made} {right}");
     }
+}
+
+#[test]
+fn what_prediction_layers_know_is_kept_and_copied_with_the_sequence() {
+    init();
+    let folder = tempfile::tempdir().unwrap();
+    let model = predicting(folder.path(), "state");
+    let config = settings(&["engine = {context = 512, parallel = 2, speculate.mtp = true}"]);
+    let plan = fit::fit(&model, &config).unwrap();
+    let weights = Weights::load(&model, &plan, &mut |_| true).unwrap();
+    let mut llama = Llama::open(weights, &config, &plan).unwrap();
+    let rows = |sequence: u32, tokens: &[Token], first: u32| -> Vec<Row> {
+        let row = |(position, &token): (u32, &Token)| Row {
+            token,
+            position,
+            sequence,
+            logits: position == first + u32::try_from(tokens.len()).unwrap() - 1,
+        };
+        (first..).zip(tokens).map(row).collect()
+    };
+    let mut known = vec![1000, 1001, 1002, 1003];
+    llama.decode(&rows(0, &known, 0), &|| false).unwrap();
+    known.push(llama.likeliest(3).unwrap().0);
+    let guess = |llama: &mut Llama, sequence: u32| {
+        let wish = Wish {
+            sequence,
+            tokens: &known,
+        };
+        let guessed = llama.drafter().unwrap().guess(&[wish], 1, &|| false).unwrap();
+        guessed[0].tokens.clone()
+    };
+    let expected = guess(&mut llama, 0);
+    assert_eq!(expected.len(), 1);
+    let (whole, rest) = (llama.save(0, Part::Whole).unwrap(), llama.save(0, Part::Rest).unwrap());
+    assert!(llama.restore(1, Part::Whole, &whole));
+    assert_eq!(guess(&mut llama, 1), expected);
+    // Gone on, further than states are remembered, and brought back to the checkpoint.
+    let more: Vec<Token> = (0..200).collect();
+    llama.decode(&rows(0, &more, 4), &|| false).unwrap();
+    assert!(llama.restore(0, Part::Rest, &rest) && llama.truncate(0, 4));
+    assert_eq!(guess(&mut llama, 0), expected);
 }
 
 #[test]

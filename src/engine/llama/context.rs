@@ -14,7 +14,7 @@ use super::{
     choose,
     copies::{self, Copies},
     guard::{self, Fault, Shown},
-    heads::Heads,
+    heads::{self, Heads},
     params,
     question::Question,
     scores,
@@ -392,14 +392,18 @@ impl Model for Llama {
         if !self.copies.readable(sequence) {
             return None;
         }
-        let sequence = i32::try_from(sequence).ok()?;
-        // SAFETY: the context is valid and `sequence` is one of its own.
+        let id = i32::try_from(sequence).ok()?;
         let began = Instant::now();
-        let saved = unsafe { guard::save(self.context, sequence, part) };
+        // SAFETY: the context is valid and `sequence` is one of its own.
+        let saved = unsafe { guard::save(self.context, id, part) };
         tracing::trace!(bytes = saved.as_ref().map_or(0, Vec::len), took = ?began.elapsed(), "saved");
-        saved
+        let saved = saved
             .inspect_err(|fault| tracing::warn!(?fault, "a sequence's state could not be saved"))
-            .ok()
+            .ok()?;
+        Some(match self.own_heads() {
+            Some(heads) => heads::join(saved, &heads.save(sequence, part)),
+            None => saved,
+        })
     }
 
     fn restore(&mut self, sequence: u32, part: Part, state: &[u8]) -> bool {
@@ -410,6 +414,7 @@ impl Model for Llama {
             self.truncate(sequence, 0);
             return false;
         }
+        let (state, followed) = heads::divide(state);
         // SAFETY: as above; states never outlive the model they were saved from.
         let began = Instant::now();
         let restored = unsafe { guard::restore(self.context, id, part, state) };
@@ -417,6 +422,8 @@ impl Model for Llama {
         if let Err(fault) = &restored {
             tracing::warn!(?fault, "a sequence's state could not be restored");
             self.truncate(sequence, 0);
+        } else if let Some(heads) = self.own_heads() {
+            heads.restore(sequence, part, followed);
         }
         restored.is_ok()
     }

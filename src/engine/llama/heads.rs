@@ -12,7 +12,7 @@ use super::{
 };
 use crate::engine::{
     draft::{Drafter, Guesses, UNSURE, Wish},
-    model::{DecodeError, Row, Vocab},
+    model::{DecodeError, Part, Row, Vocab},
     pace::Pace,
     slot::small,
 };
@@ -160,6 +160,52 @@ impl Heads {
         }
     }
 
+    /// What [`Self::restore`] needs to go on from here: the latest hidden state, and of a whole sequence its cache.
+    pub(super) fn save(&self, sequence: u32, part: Part) -> Vec<u8> {
+        let Some(followed) = self.followed.get(sequence as usize) else {
+            return Vec::new();
+        };
+        let mut bytes = followed.end.to_le_bytes().to_vec();
+        let mut state = Vec::with_capacity(self.width);
+        self.push_latest(sequence, &mut state);
+        bytes.extend(state.iter().flat_map(|number| number.to_le_bytes()));
+        if part == Part::Whole {
+            // SAFETY: the context is valid and `sequence` one of its own.
+            let cache = unsafe { guard::save(self.context, sequence.cast_signed(), part) };
+            bytes.extend(cache.unwrap_or_default());
+        }
+        bytes
+    }
+
+    /// Goes on from what was saved; anew where that cannot be had.
+    pub(super) fn restore(&mut self, sequence: u32, part: Part, saved: &[u8]) {
+        let Some((end, rest)) = saved.split_first_chunk() else {
+            return self.truncate(sequence, 0);
+        };
+        let end = u32::from_le_bytes(*end);
+        let Some((state, cache)) = rest.split_at_checked(self.width * size_of::<f32>()) else {
+            return self.truncate(sequence, 0);
+        };
+        let there = match part {
+            Part::Rest => {
+                self.truncate(sequence, end);
+                self.followed.get(sequence as usize).is_some_and(|followed| followed.end == end)
+            }
+            Part::Whole => {
+                self.truncate(sequence, 0);
+                // SAFETY: as for `save`; states never outlive the model they were saved from.
+                unsafe { guard::restore(self.context, sequence.cast_signed(), part, cache) }.is_ok()
+            }
+        };
+        if there && let Some(followed) = self.followed.get_mut(sequence as usize) {
+            let (numbers, _) = state.as_chunks();
+            followed.end = end;
+            followed.states = numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        } else {
+            self.truncate(sequence, 0);
+        }
+    }
+
     fn remove(&mut self, sequence: u32, from: u32) {
         let (Ok(sequence), Ok(from)) = (i32::try_from(sequence), i32::try_from(from)) else {
             return;
@@ -264,6 +310,30 @@ impl Followed {
     }
 }
 
+/// Ends a state to which something of the prediction layers was added.
+const ADDED: [u8; 8] = *b"+heads.1";
+
+/// A model's state with that of its prediction layers behind it.
+pub(super) fn join(mut state: Vec<u8>, heads: &[u8]) -> Vec<u8> {
+    let length = heads.len() as u64;
+    state.reserve(heads.len() + size_of_val(&length) + ADDED.len());
+    state.extend(heads);
+    state.extend(length.to_le_bytes());
+    state.extend(ADDED);
+    state
+}
+
+/// The two parts of what [`join`] made; all of it and nothing where nothing was added.
+pub(super) fn divide(joined: &[u8]) -> (&[u8], &[u8]) {
+    let parts = || {
+        let rest = joined.strip_suffix(&ADDED)?;
+        let (rest, length) = rest.split_last_chunk()?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        rest.split_at_checked(rest.len().checked_sub(length)?)
+    };
+    parts().unwrap_or((joined, &[]))
+}
+
 /// The state of a row of the model's latest batch.
 fn shown<'a>(target: *mut sys::llama_context, row: usize, width: usize) -> Result<&'a [f32], Fault> {
     // SAFETY: `Heads::follow` is given the model's context, which shows the states of all rows and computes nothing until
@@ -330,5 +400,32 @@ impl Drop for Heads {
             }
             sys::llama_free(self.context);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_divided_as_they_were_joined_and_others_are_left_whole() {
+        for (state, heads) in [(&b"state"[..], &b"heads"[..]), (b"state", b""), (b"", b"h")] {
+            assert_eq!(divide(&join(state.to_vec(), heads)), (state, heads));
+        }
+        assert_eq!(divide(b"plain"), (&b"plain"[..], &b""[..]));
+        let absurd = [&u64::MAX.to_le_bytes()[..], &ADDED].concat();
+        assert_eq!(divide(&absurd), (&absurd[..], &b""[..]));
+    }
+
+    #[test]
+    fn the_latest_states_of_a_sequence_are_kept_and_no_more_than_enough() {
+        let mut followed = Followed::default();
+        for position in 0..1000_u16 {
+            followed.push(&[f32::from(position), 0.0], 2, u32::from(position));
+            assert!(followed.states.len() <= 4 * KEPT);
+        }
+        assert_eq!(followed.end, 1000);
+        assert!(followed.states.ends_with(&[998.0, 0.0, 999.0, 0.0]));
+        assert!(followed.states.len() >= 2 * KEPT);
     }
 }

@@ -214,6 +214,27 @@ proptest! {
     }
 }
 
+#[test]
+fn an_answer_goes_on_when_its_drafter_fails_and_a_right_one_is_counted() {
+    let answer = |kind| {
+        let fake = Fake::new(1, 256).with_drafter(Box::new(Guesser { kind, times: 0 }));
+        let tuning = Tuning {
+            worth: Worth::Assumed,
+            ..Tuning::default()
+        };
+        let (engine, _thread) = start_tuned(tuning, fake);
+        let (text, end) = ask(&engine, job(&format!("{}\n", "abc".repeat(20))));
+        assert_eq!(text, "abc".repeat(20));
+        end.unwrap().usage
+    };
+    let right = answer(Drafting::Right);
+    assert!(right.accepted_tokens > 30 && right.rejected_tokens == 0, "{right:?}");
+    let wrong = answer(Drafting::Wrong);
+    assert!(wrong.accepted_tokens == 0 && wrong.rejected_tokens > 5, "{wrong:?}");
+    let failing = answer(Drafting::Failing(1));
+    assert!((1..=16).contains(&failing.accepted_tokens), "{failing:?}");
+}
+
 /// Every client reads to its end, or goes away; each that stays got its whole answer.
 fn settle_or_leave(
     running: &mut Vec<(Client, UnboundedReceiver<Event>)>,
