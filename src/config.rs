@@ -12,8 +12,8 @@ use std::{path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use engine::{
-    CpuMoe, EngineConfig, FlashAttention, GpuLayers, KvConfig, KvType, Load, Mtp, Numa,
-    Override, Placement, Pooling, Schedule, Speculate, Split,
+    CpuMoe, EngineConfig, FlashAttention, GpuLayers, KvConfig, KvType, Load, Mtp, Numa, Override,
+    Placement, Pooling, Schedule, Speculate, Split,
 };
 pub use listen::{BadListen, Listen};
 pub use load::{ConfigError, KnownModel, Source, load};

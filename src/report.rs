@@ -51,7 +51,10 @@ pub struct Allocated {
 pub fn json_allocated(plan: &Plan, allocated: &Allocated) -> Value {
     let mut value = json(plan);
     for (at, device) in plan.devices.iter().enumerate() {
-        let (model, draft) = (taken(device, &allocated.model), taken(device, &allocated.draft));
+        let (model, draft) = (
+            taken(device, &allocated.model),
+            taken(device, &allocated.draft),
+        );
         value["devices"][at]["allocated"] = json!({
             "weights": model.weights,
             "cache": model.cache,

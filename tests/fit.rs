@@ -153,7 +153,10 @@ fn a_plan_counts_who_guesses_for_the_model_within_two_percent() {
     let shape = "engine = {context = 2048, parallel = 3, ubatch = 128, load = 'none}";
     let close = |[planned, real]: [u64; 2]| {
         println!("planned {planned}, real {real}");
-        assert!(real > 0 && planned.abs_diff(real) * 50 <= real, "{planned} {real}");
+        assert!(
+            real > 0 && planned.abs_diff(real) * 50 <= real,
+            "{planned} {real}"
+        );
     };
 
     let kv = "engine.speculate.draft_kv = {k = 'q8_0, v = 'q8_0}";
@@ -179,9 +182,12 @@ fn a_plan_counts_who_guesses_for_the_model_within_two_percent() {
     }
     // Where nobody asks for them the prediction layers are not even loaded.
     let without = fit::fit(&predicting, &settings(&[shape])).unwrap();
-    let plain = fit::fit(&target, &settings(&[shape, "engine.speculate.mtp = 'auto"])).unwrap();
+    let headless = fit::fit(&target, &settings(&[shape, "engine.speculate.mtp = 'auto"])).unwrap();
     assert!(planned(&without)[0] < planned(&plan)[0]);
-    assert_eq!((without.settings.mtp, plain.settings.mtp), (false, false));
+    assert_eq!(
+        (without.settings.mtp, headless.settings.mtp),
+        (false, false)
+    );
 }
 
 #[test]
@@ -237,35 +243,66 @@ fn a_drafter_that_cannot_guess_for_the_model_is_refused_with_what_could() {
             &small,
             &["--draft-file", &path(&dense)],
             "engine.context = 512",
-            &["engine.speculate.draft:", "4096 tokens", "49152", "same vocabulary"],
+            &[
+                "engine.speculate.draft:",
+                "4096 tokens",
+                "49152",
+                "same vocabulary",
+            ],
         ),
         (
             &dense,
             &["--draft-file", &path(&moe)],
             "engine.context = 512",
-            &["engine.speculate.draft:", "recurrent layers", "accepted: a model with attention"],
+            &[
+                "engine.speculate.draft:",
+                "recurrent layers",
+                "accepted: a model with attention",
+            ],
         ),
         (
             &dense,
             &["--draft-file", &path(&dense)],
             "engine.speculate.draft_device = \"CUDA7\"",
-            &["engine.speculate.draft_device:", "CUDA7", "accepted here: 'auto, \"CPU\""],
+            &[
+                "engine.speculate.draft_device:",
+                "CUDA7",
+                "accepted here: 'auto, \"CPU\"",
+            ],
         ),
         (
             &moe,
             &[],
             "engine.speculate.mtp = true",
-            &["engine.speculate.mtp:", "no prediction layers", "accepted here: false or 'auto"],
+            &[
+                "engine.speculate.mtp:",
+                "no prediction layers",
+                "accepted here: false or 'auto",
+            ],
         ),
     ];
     for (model, options, setting, words) in cases {
         let mut command = server::command();
-        command.args(["serve", "--set", "listen = \"127.0.0.1:0\"", "--set", setting]);
-        let output = command.arg("--model-file").arg(model).args(*options).output().unwrap();
+        command.args([
+            "serve",
+            "--set",
+            "listen = \"127.0.0.1:0\"",
+            "--set",
+            setting,
+        ]);
+        let output = command
+            .arg("--model-file")
+            .arg(model)
+            .args(*options)
+            .output()
+            .unwrap();
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(78), "{setting}: {message}");
         for word in *words {
-            assert!(message.contains(word), "{setting}: no {word:?} in {message}");
+            assert!(
+                message.contains(word),
+                "{setting}: no {word:?} in {message}"
+            );
         }
     }
 }
@@ -380,7 +417,10 @@ const REFUSED: &[(About, &str, i32, &[&str])] = &[
         About::Small,
         "engine.speculate.draft = \"nobody\"",
         2,
-        &["engine.speculate.draft", "models.lock has no model \"nobody\""],
+        &[
+            "engine.speculate.draft",
+            "models.lock has no model \"nobody\"",
+        ],
     ),
     (
         About::Moe,

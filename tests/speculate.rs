@@ -122,10 +122,18 @@ impl Running {
         collect(self.engine.submit(job).unwrap())
     }
 
-    fn ask_all(&self, prompts: &[String], tokens: u32, temperature: f32) -> Vec<(Vec<Token>, Finished)> {
+    fn ask_all(
+        &self,
+        prompts: &[String],
+        tokens: u32,
+        temperature: f32,
+    ) -> Vec<(Vec<Token>, Finished)> {
         let submit = |prompt: &String| self.engine.submit(self.job(prompt, tokens, temperature));
         let running: Vec<_> = prompts.iter().map(submit).collect();
-        running.into_iter().map(|events| collect(events.unwrap())).collect()
+        running
+            .into_iter()
+            .map(|events| collect(events.unwrap()))
+            .collect()
     }
 }
 
@@ -195,7 +203,14 @@ fn a_draft_model_that_knows_nothing_changes_nothing() {
     let other = synthetic::generate(
         folder.path(),
         "qwen3-tiny",
-        &["--tokenizer", tokenizer, "--vocab", "49152", "--logit-scale", "30"],
+        &[
+            "--tokenizer",
+            tokenizer,
+            "--vocab",
+            "49152",
+            "--logit-scale",
+            "30",
+        ],
     );
     let shape = "engine = {context = 512, parallel = 2}";
     let plain = start(&model, None, &[shape]);
@@ -240,7 +255,10 @@ fn a_models_recurrent_states_come_back_from_guesses_that_were_wrong() {
         for ((tokens, end), (wanted, _)) in answers.iter().zip(&expected) {
             assert_eq!(tokens, wanted, "round {round}");
             let usage = end.usage;
-            assert!(usage.accepted_tokens > 10 && usage.rejected_tokens > 3, "{usage:?}");
+            assert!(
+                usage.accepted_tokens > 10 && usage.rejected_tokens > 3,
+                "{usage:?}"
+            );
         }
     }
     // The sequence is taken up where it ended, behind guesses that were taken back.
@@ -292,7 +310,10 @@ fn guesses_keep_to_constraints_and_stop_strings() {
         schema,
         strictness: Strictness::Strict,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let constraints = Constraints::new(vocab);
     let constraint = runtime.block_on(constraints.compile(body.into())).unwrap();
     let said = |running: &Running, job: Job| {
@@ -316,7 +337,10 @@ fn guesses_keep_to_constraints_and_stop_strings() {
     let (text, end) = said(&drafted, constrained(&drafted));
     assert_eq!(text, said(&plain, constrained(&plain)).0);
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert!(["good", "bad"].contains(&value["mood"].as_str().unwrap()), "{text}");
+    assert!(
+        ["good", "bad"].contains(&value["mood"].as_str().unwrap()),
+        "{text}"
+    );
     println!("{text} {:?}", end.usage);
 
     let counting = |running: &Running| Job {
@@ -325,13 +349,25 @@ fn guesses_keep_to_constraints_and_stop_strings() {
     };
     let (text, end) = said(&drafted, counting(&drafted));
     assert_eq!(text, said(&plain, counting(&plain)).0);
-    assert!(matches!(end.reason, Finish::StopString(_)), "{text:?} {:?}", end.reason);
+    assert!(
+        matches!(end.reason, Finish::StopString(_)),
+        "{text:?} {:?}",
+        end.reason
+    );
     assert!(end.usage.accepted_tokens > 0);
 }
 
 /// A model whose answers hardly depend on its layers, and whose prediction layer goes on from the token or from the state.
 fn predicting(folder: &Path, reads: &str) -> PathBuf {
-    let options = ["--mtp", "--mtp-reads", reads, "--gain", "0.01", "--logit-scale", "40"];
+    let options = [
+        "--mtp",
+        "--mtp-reads",
+        reads,
+        "--gain",
+        "0.01",
+        "--logit-scale",
+        "40",
+    ];
     synthetic::generate(folder, "qwen35moe-tiny", &options)
 }
 
@@ -380,12 +416,19 @@ fn what_prediction_layers_know_is_kept_and_copied_with_the_sequence() {
             sequence,
             tokens: &known,
         };
-        let guessed = llama.drafter().unwrap().guess(&[wish], 1, &|| false).unwrap();
+        let guessed = llama
+            .drafter()
+            .unwrap()
+            .guess(&[wish], 1, &|| false)
+            .unwrap();
         guessed[0].tokens.clone()
     };
     let expected = guess(&mut llama, 0);
     assert_eq!(expected.len(), 1);
-    let (whole, rest) = (llama.save(0, Part::Whole).unwrap(), llama.save(0, Part::Rest).unwrap());
+    let (whole, rest) = (
+        llama.save(0, Part::Whole).unwrap(),
+        llama.save(0, Part::Rest).unwrap(),
+    );
     assert!(llama.restore(1, Part::Whole, &whole));
     assert_eq!(guess(&mut llama, 1), expected);
     // Gone on, further than states are remembered, and brought back to the checkpoint.
@@ -413,7 +456,8 @@ fn prediction_layers_go_on_from_the_state_of_the_token_before() {
     // What the state says is the next token: the layer repeats it, if it is given that very state.
     let mut said = [vec![1000], vec![2000]];
     for position in 0..6 {
-        let rows = [0, 1].map(|sequence| row(sequence, position, *said[sequence as usize].last().unwrap()));
+        let rows = [0, 1]
+            .map(|sequence| row(sequence, position, *said[sequence as usize].last().unwrap()));
         llama.decode(&rows, &|| false).unwrap();
         for (sequence, tokens) in said.iter_mut().enumerate() {
             tokens.push(llama.likeliest(sequence).unwrap().0);
@@ -422,9 +466,17 @@ fn prediction_layers_go_on_from_the_state_of_the_token_before() {
             sequence,
             tokens: &said[sequence as usize],
         });
-        let guessed = llama.drafter().unwrap().guess(&wishes, 1, &|| false).unwrap();
+        let guessed = llama
+            .drafter()
+            .unwrap()
+            .guess(&wishes, 1, &|| false)
+            .unwrap();
         for (tokens, guesses) in said.iter().zip(guessed) {
-            assert_eq!(guesses.tokens, tokens[tokens.len() - 1..], "after {position}");
+            assert_eq!(
+                guesses.tokens,
+                tokens[tokens.len() - 1..],
+                "after {position}"
+            );
         }
     }
     // Wrong guesses are computed and taken back: what follows goes on from the state before them.
@@ -439,7 +491,11 @@ fn prediction_layers_go_on_from_the_state_of_the_token_before() {
         sequence: 0,
         tokens: &said[0],
     };
-    let guessed = llama.drafter().unwrap().guess(&[wish], 1, &|| false).unwrap();
+    let guessed = llama
+        .drafter()
+        .unwrap()
+        .guess(&[wish], 1, &|| false)
+        .unwrap();
     assert_eq!(guessed[0].tokens, said[0][known + 1..]);
 }
 
@@ -460,5 +516,8 @@ fn states_to_go_back_to_are_kept_only_where_somebody_guesses() {
     let (some, with) = open("engine.speculate = {ngram = true, most = 6}");
     assert_eq!((none, some), (0, 6));
     assert_eq!(with, alone * 7);
-    assert_eq!(open("engine = {speculate.ngram = true, reproducible = true}").0, 0);
+    assert_eq!(
+        open("engine = {speculate.ngram = true, reproducible = true}").0,
+        0
+    );
 }

@@ -78,11 +78,7 @@ impl Configured {
         let files = [
             ("--model-file", "model.name", &self.model_file),
             ("--projector-file", "model.projector", &self.projector_file),
-            (
-                "--draft-file",
-                "engine.speculate.draft",
-                &self.draft_file,
-            ),
+            ("--draft-file", "engine.speculate.draft", &self.draft_file),
         ];
         for (option, field, file) in files {
             let Some(path) = file else { continue };

@@ -99,6 +99,7 @@ pub(crate) fn vocabularies_differ(one: &Path, other: &Path) -> Result<Option<Str
     // As llama.cpp's own drafts have it: the first tokens are special ones, and the end may be padded.
     const FIRST: usize = 5;
     const PADDING: usize = 128;
+    const TOKENS: &str = "tokenizer.ggml.tokens";
     let (draft, model) = (open(one)?, open(other)?);
     let kind = |file: &raw::File| file.text("tokenizer.ggml.model").unwrap_or_default();
     if kind(&draft) != kind(&model) {
@@ -108,7 +109,6 @@ pub(crate) fn vocabularies_differ(one: &Path, other: &Path) -> Result<Option<Str
             kind(&model)
         )));
     }
-    const TOKENS: &str = "tokenizer.ggml.tokens";
     let (one, other) = (draft.texts(TOKENS), model.texts(TOKENS));
     let (one, other) = (one.unwrap_or_default(), other.unwrap_or_default());
     if one.len().abs_diff(other.len()) > PADDING {
@@ -121,7 +121,10 @@ pub(crate) fn vocabularies_differ(one: &Path, other: &Path) -> Result<Option<Str
     let differs = one.iter().zip(&other).skip(FIRST).position(|(a, b)| a != b);
     Ok(differs.map(|at| {
         let at = at + FIRST;
-        format!("its token {at} is {:?}, and the model's {:?}", one[at], other[at])
+        format!(
+            "its token {at} is {:?}, and the model's {:?}",
+            one[at], other[at]
+        )
     }))
 }
 

@@ -117,7 +117,9 @@ pub(crate) fn share(
     let plain = step(running);
     let speed = |share: &Share| {
         let Share { sequences, guesses } = *share;
-        let more = odds[..sequences].iter().map(|odds| odds.expected(guesses) - 1.0);
+        let more = odds[..sequences]
+            .iter()
+            .map(|odds| odds.expected(guesses) - 1.0);
         // llama.cpp computes equal counts of all sequences together, and what some have more in a batch of its own.
         let verify = if sequences == running {
             step(running * (1 + guesses))
@@ -162,7 +164,13 @@ mod tests {
     #[test]
     fn a_good_drafter_guesses_further_than_a_poor_one_and_a_dear_one_not_at_all() {
         let guesses = |chance: f64, dear: f64| {
-            let best = share(&[&odds(chance)], 1, |_| 16, step, |share| dear * cheap(share));
+            let best = share(
+                &[&odds(chance)],
+                1,
+                |_| 16,
+                step,
+                |share| dear * cheap(share),
+            );
             best.map_or(0, |share| share.guesses)
         };
         assert!(guesses(0.9, 1.0) > guesses(0.5, 1.0));

@@ -48,13 +48,15 @@ pub(super) fn head(plan: &Plan, terminal: Terminal) -> String {
         let places: Vec<_> = draft.devices.iter().filter(|it| it.used() > 0).collect();
         let places: Vec<_> = places.iter().map(|it| it.name.as_str()).collect();
         lines.push(format!(
-            "guesses by {}: {}, {}, {} tokens of context, on {}",
+            "guesses by {} on {}: {}, {} tokens of context",
             printable(&draft.model.name),
-            printable(&draft.model.architecture),
+            places.join(" and "),
             size(draft.model.weight_bytes),
             draft.context,
-            places.join(" and ")
         ));
+    }
+    if plan.settings.mtp {
+        lines.push("guesses by the model's own prediction layers".to_owned());
     }
     lines.push(String::new());
     let width = plan.devices.iter().map(|it| it.name.len()).max();

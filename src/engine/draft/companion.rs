@@ -53,8 +53,8 @@ impl<M: Model> Companion<M> {
     }
 
     fn fits(&self, wish: &Wish<'_>) -> bool {
-        let known = usize::try_from(self.model.vocab().size()).unwrap_or(usize::MAX);
-        let knows = |token: &Token| usize::try_from(*token).is_ok_and(|id| id < known);
+        let size = usize::try_from(self.model.vocab().size()).unwrap_or(usize::MAX);
+        let knows = |token: &Token| usize::try_from(*token).is_ok_and(|id| id < size);
         (wish.sequence as usize) < self.held.len()
             && wish.tokens.len() < self.model.context() as usize
             // The two vocabularies may differ in what lies behind their texts.
@@ -153,9 +153,7 @@ impl<M: Model> Companion<M> {
             }
             course.guesses.tokens.push(token);
             let position = self.held[course.sequence].len();
-            if self.model.vocab().is_eog(token)
-                || position + 1 >= self.model.context() as usize
-            {
+            if self.model.vocab().is_eog(token) || position + 1 >= self.model.context() as usize {
                 continue;
             }
             course.row = Some(rows.len());

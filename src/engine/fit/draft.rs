@@ -24,10 +24,7 @@ fn refuse(field: &'static str, why: impl Into<String>) -> FitError {
 }
 
 /// Where the model that guesses may lie, the best first: a GPU by name, or the host.
-pub(super) fn places(
-    config: &EngineConfig,
-    gpus: &[Gpu],
-) -> Result<Vec<Option<String>>, FitError> {
+pub(super) fn places(config: &EngineConfig, gpus: &[Gpu]) -> Result<Vec<Option<String>>, FitError> {
     const FIELD: &str = "engine.speculate.draft_device";
     match config.speculate.draft_device.as_deref() {
         None => {
@@ -58,14 +55,19 @@ pub(super) fn fit(
     place: Option<&str>,
 ) -> Result<Plan, FitError> {
     let header = read(file)?;
-    let trained = header.trained_context.and_then(|tokens| u32::try_from(tokens).ok());
+    let trained = header
+        .trained_context
+        .and_then(|tokens| u32::try_from(tokens).ok());
     let longest = trained.filter(|&tokens| tokens > 0).unwrap_or(u32::MAX);
     // Longer sequences go on without guesses.
     let config = settings(config, config.context.min(longest), place);
     match Task::of(&header, Kind::Auto, &config) {
         Ok(Task::Generate) => {}
         Ok(Task::Encode(_)) => {
-            return Err(refuse(FIELD, "this model makes vectors or scores and cannot guess; accepted: one that generates"));
+            return Err(refuse(
+                FIELD,
+                "this model makes vectors or scores and cannot guess; accepted: one that generates",
+            ));
         }
         Err(why) => return Err(refuse(FIELD, why)),
     }
@@ -161,7 +163,10 @@ pub(super) fn resolved(
                     header.architecture
                 )
             } else if known {
-                format!("the model has {} prediction layers, and the engine uses one", header.prediction_layers)
+                format!(
+                    "the model has {} prediction layers, and the engine uses one",
+                    header.prediction_layers
+                )
             } else {
                 format!(
                     "prediction layers of {} models are not used by this engine, only those of {}",
@@ -169,7 +174,10 @@ pub(super) fn resolved(
                     PREDICTING.join(" and ")
                 )
             };
-            return Err(refuse(FIELD, format!("{why}; accepted here: false or 'auto")));
+            return Err(refuse(
+                FIELD,
+                format!("{why}; accepted here: false or 'auto"),
+            ));
         }
     };
     Ok(EngineConfig {

@@ -128,6 +128,10 @@ pub struct Elsewhere {
 
 /// What is handed to the engine: the placement with nothing left to fit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of llama.cpp"
+)]
 pub struct Settings {
     pub task: Task,
     pub devices: Vec<String>,

@@ -1,6 +1,9 @@
 //! A context: the KV caches, compute buffers and threads that decode batches.
 
+mod guesser;
+
 use std::{
+    collections::HashSet,
     ptr,
     sync::Arc,
     time::{Duration, Instant},
@@ -8,14 +11,14 @@ use std::{
 
 use llama_cpp_sys_2 as sys;
 
+use self::guesser::Guesser;
 use super::{
     Buffer, LoadError, Sampler, Weights, backend,
     batch::{Batch, ImageBatch},
     choose,
     copies::{self, Copies},
     guard::{self, Fault, Shown},
-    heads::{self, Heads},
-    params,
+    heads, params,
     question::Question,
     scores,
 };
@@ -56,14 +59,6 @@ pub struct Llama {
     guesser: Option<Guesser>,
 }
 
-/// Who guesses what comes next.
-enum Guesser {
-    /// Another model.
-    Other(Box<dyn Drafter>),
-    /// The model's own prediction layers.
-    Heads(Box<Heads>),
-}
-
 /// Logits below which a second thread for sampling costs more than it saves: some 200 µs of work.
 const WORTH_A_THREAD: usize = 1 << 19;
 
@@ -88,11 +83,7 @@ impl Llama {
             config: EngineConfig {
                 context: plan.context,
                 speculate: Speculate {
-                    mtp: if plan.settings.mtp {
-                        Mtp::On
-                    } else {
-                        Mtp::Off
-                    },
+                    mtp: if plan.settings.mtp { Mtp::On } else { Mtp::Off },
                     ..config.speculate.clone()
                 },
                 ..config.clone()
@@ -113,14 +104,13 @@ impl Llama {
             llama.guesser = Some(Guesser::Heads(Box::new(llama.heads()?)));
         }
         llama.warm_up()?;
+        let speculate = &llama.config.speculate;
+        if speculate.ngram && !llama.config.reproducible && llama.takes_back() == 0 {
+            tracing::warn!(
+                "engine.speculate.ngram has no effect: wrong guesses cannot be taken back from this kind of model"
+            );
+        }
         Ok(llama)
-    }
-
-    /// Has another one guess what comes next.
-    #[must_use]
-    pub fn with_drafter(mut self, drafter: Box<dyn Drafter>) -> Self {
-        self.guesser = Some(Guesser::Other(drafter));
-        self
     }
 
     fn make_context(&self) -> Result<*mut sys::llama_context, LoadError> {
@@ -129,44 +119,13 @@ impl Llama {
         backend::take_errors();
         let inside = |fault| LoadError::Context(backend::reason(fault));
         // SAFETY: the weights outlive the context: `self` holds both, and frees the context first.
-        let context = unsafe { guard::context(self.weights.as_mut_ptr(), params) }.map_err(inside)?;
+        let context =
+            unsafe { guard::context(self.weights.as_mut_ptr(), params) }.map_err(inside)?;
         if self.settings.mtp {
             // SAFETY: the context was just made.
             unsafe { guard::show_states(context, Shown::Every) }.map_err(inside)?;
         }
         Ok(context)
-    }
-
-    fn heads(&self) -> Result<Heads, LoadError> {
-        let context = self.config.context;
-        let params = params::heads(&self.config, context, &self.settings)?;
-        Heads::new(Arc::clone(&self.weights), params, context)
-    }
-
-    fn own_heads(&mut self) -> Option<&mut Heads> {
-        match &mut self.guesser {
-            Some(Guesser::Heads(heads)) => Some(heads),
-            Some(Guesser::Other(_)) | None => None,
-        }
-    }
-
-    /// The prediction layers see what was computed. If they fail, the model goes on without them.
-    fn follow(&mut self, rows: &[Row]) {
-        let context = self.context;
-        if let Some(heads) = self.own_heads()
-            && let Err(fault) = heads.follow(context, rows)
-        {
-            tracing::warn!(?fault, "the prediction layers failed: nothing is drafted any more until a restart");
-            self.guesser = None;
-        }
-    }
-
-    /// The memory of the context of the prediction layers.
-    pub fn heads_buffers(&self) -> Vec<Buffer> {
-        match &self.guesser {
-            Some(Guesser::Heads(heads)) => heads.buffers(),
-            Some(Guesser::Other(_)) | None => Vec::new(),
-        }
     }
 
     /// The first decode touches every weight and makes the worker threads; no request shall wait for that.
@@ -328,11 +287,7 @@ impl Model for Llama {
     }
 
     fn drafter(&mut self) -> Option<&mut dyn Drafter> {
-        match &mut self.guesser {
-            Some(Guesser::Other(drafter)) => Some(&mut **drafter),
-            Some(Guesser::Heads(heads)) => Some(&mut **heads),
-            None => None,
-        }
+        self.guesser.as_mut().map(Guesser::drafter)
     }
 
     fn decode(&mut self, rows: &[Row], abandoned: &dyn Fn() -> bool) -> Result<(), DecodeError> {

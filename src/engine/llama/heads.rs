@@ -1,21 +1,24 @@
 //! A model's own prediction layers (MTP) as drafter: a second context over the same weights, which follows the first one's
 //! hidden states.
 
-use std::{ptr, sync::Arc, time::Instant};
+mod added;
+mod guess;
+
+use std::{ptr, sync::Arc};
 
 use llama_cpp_sys_2 as sys;
 
 use super::{
     Buffer, LoadError, Weights, backend,
     guard::{self, Fault, Shown, StateRow},
-    scores,
 };
 use crate::engine::{
-    draft::{Drafter, Guesses, UNSURE, Wish},
-    model::{DecodeError, Part, Row, Vocab},
+    model::{Part, Row},
     pace::Pace,
     slot::small,
 };
+
+pub(super) use added::{divide, join};
 
 /// Hidden states that are kept of each sequence: so many tokens can be taken back without loss.
 const KEPT: usize = 32;
@@ -41,15 +44,6 @@ struct Followed {
     end: u32,
     /// Hidden states of the latest tokens before it, one after the other.
     states: Vec<f32>,
-}
-
-/// A wish on its way.
-struct Course {
-    /// The row of the latest batch that tells the next token.
-    row: Option<usize>,
-    /// Chance that all guesses so far come true.
-    sure: f32,
-    guesses: Guesses,
 }
 
 impl Heads {
@@ -99,13 +93,14 @@ impl Heads {
         let mut states = Vec::with_capacity(rows.len() * self.width);
         let mut own = Vec::with_capacity(rows.len());
         for (at, row) in rows.iter().enumerate() {
-            let before = at.checked_sub(1).filter(|&before| rows[before].sequence == row.sequence);
-            match before {
-                Some(before) => states.extend_from_slice(shown(target, before, self.width)?),
-                None => {
-                    self.begin(row.sequence, row.position);
-                    self.push_latest(row.sequence, &mut states);
-                }
+            let before = at
+                .checked_sub(1)
+                .filter(|&before| rows[before].sequence == row.sequence);
+            if let Some(before) = before {
+                states.extend_from_slice(shown(target, before, self.width)?);
+            } else {
+                self.begin(row.sequence, row.position);
+                self.push_latest(row.sequence, &mut states);
             }
             own.push(StateRow {
                 logits: false,
@@ -189,7 +184,9 @@ impl Heads {
         let there = match part {
             Part::Rest => {
                 self.truncate(sequence, end);
-                self.followed.get(sequence as usize).is_some_and(|followed| followed.end == end)
+                self.followed
+                    .get(sequence as usize)
+                    .is_some_and(|followed| followed.end == end)
             }
             Part::Whole => {
                 self.truncate(sequence, 0);
@@ -200,7 +197,10 @@ impl Heads {
         if there && let Some(followed) = self.followed.get_mut(sequence as usize) {
             let (numbers, _) = state.as_chunks();
             followed.end = end;
-            followed.states = numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            followed.states = numbers
+                .iter()
+                .map(|bytes| f32::from_le_bytes(*bytes))
+                .collect();
         } else {
             self.truncate(sequence, 0);
         }
@@ -221,82 +221,6 @@ impl Heads {
         // same, and states are as wide as the model says.
         unsafe { guard::decode_states(self.context, self.batch, rows, states, self.width) }
     }
-
-    fn logits(&self, row: usize) -> Option<&[f32]> {
-        let row = i32::try_from(row).ok()?;
-        // SAFETY: every row of a batch of guesses asks for logits; they are valid until the next one, which needs
-        // `&mut self`.
-        unsafe {
-            let logits = sys::llama_get_logits_ith(self.context, row);
-            (!logits.is_null())
-                .then(|| std::slice::from_raw_parts(logits, self.weights.size() as usize))
-        }
-    }
-
-    /// Those that can be guessed for, each with the row of its last token.
-    fn set_out(&self, wishes: &[Wish<'_>]) -> (Vec<Course>, Vec<StateRow>, Vec<f32>) {
-        let (mut courses, mut rows, mut states) = (Vec::new(), Vec::new(), Vec::new());
-        for wish in wishes {
-            let last = wish.tokens.last().filter(|_| self.is_ready(wish));
-            courses.push(Course {
-                row: last.map(|_| rows.len()),
-                sure: 1.0,
-                guesses: Guesses {
-                    ready: last.is_some(),
-                    tokens: Vec::new(),
-                },
-            });
-            if let Some(&token) = last {
-                self.push_latest(wish.sequence, &mut states);
-                rows.push(state_row(&Row {
-                    token,
-                    position: self.followed[wish.sequence as usize].end,
-                    sequence: wish.sequence,
-                    logits: true,
-                }));
-            }
-        }
-        (courses, rows, states)
-    }
-
-    fn is_ready(&self, wish: &Wish<'_>) -> bool {
-        let end = self.followed.get(wish.sequence as usize).map(|followed| followed.end);
-        end.is_some_and(|end| end as usize + 1 == wish.tokens.len() && end + 1 < self.length)
-    }
-
-    /// The next token of each course that goes on, and the rows and states that continue them.
-    fn choose(&self, courses: &mut [Course], rows: &[StateRow]) -> Result<(Vec<StateRow>, Vec<f32>), DecodeError> {
-        let (mut next, mut states) = (Vec::new(), Vec::new());
-        for course in courses {
-            let Some(at) = course.row.take() else {
-                continue;
-            };
-            let refuse = |why: &str| DecodeError::Refused(format!("the prediction layers {why}"));
-            let (token, likely) = self
-                .logits(at)
-                .and_then(scores::likeliest)
-                .ok_or_else(|| refuse("computed no finite logits"))?;
-            course.sure *= likely;
-            if course.sure < UNSURE {
-                continue;
-            }
-            course.guesses.tokens.push(token);
-            let position = rows[at].position + 1;
-            if self.weights.is_eog(token) || position.cast_unsigned() >= self.length {
-                continue;
-            }
-            // SAFETY: the context is valid and shows the states of rows with logits.
-            let state = unsafe { guard::state(self.context, at, self.width) };
-            states.extend_from_slice(state.ok_or_else(|| refuse("show no state"))?);
-            course.row = Some(next.len());
-            next.push(StateRow {
-                token,
-                position,
-                ..rows[at]
-            });
-        }
-        Ok((next, states))
-    }
 }
 
 impl Followed {
@@ -310,32 +234,12 @@ impl Followed {
     }
 }
 
-/// Ends a state to which something of the prediction layers was added.
-const ADDED: [u8; 8] = *b"+heads.1";
-
-/// A model's state with that of its prediction layers behind it.
-pub(super) fn join(mut state: Vec<u8>, heads: &[u8]) -> Vec<u8> {
-    let length = heads.len() as u64;
-    state.reserve(heads.len() + size_of_val(&length) + ADDED.len());
-    state.extend(heads);
-    state.extend(length.to_le_bytes());
-    state.extend(ADDED);
-    state
-}
-
-/// The two parts of what [`join`] made; all of it and nothing where nothing was added.
-pub(super) fn divide(joined: &[u8]) -> (&[u8], &[u8]) {
-    let parts = || {
-        let rest = joined.strip_suffix(&ADDED)?;
-        let (rest, length) = rest.split_last_chunk()?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
-        rest.split_at_checked(rest.len().checked_sub(length)?)
-    };
-    parts().unwrap_or((joined, &[]))
-}
-
 /// The state of a row of the model's latest batch.
-fn shown<'a>(target: *mut sys::llama_context, row: usize, width: usize) -> Result<&'a [f32], Fault> {
+fn shown<'a>(
+    target: *mut sys::llama_context,
+    row: usize,
+    width: usize,
+) -> Result<&'a [f32], Fault> {
     // SAFETY: `Heads::follow` is given the model's context, which shows the states of all rows and computes nothing until
     // it returns.
     unsafe { guard::state(target, row, width) }
@@ -348,46 +252,6 @@ fn state_row(row: &Row) -> StateRow {
         position: row.position.cast_signed(),
         sequence: row.sequence.cast_signed(),
         logits: row.logits,
-    }
-}
-
-impl Drafter for Heads {
-    fn seconds(&self, sequences: usize, guesses: usize) -> f64 {
-        let one = self.pace.seconds(small(sequences)).unwrap_or(0.0);
-        (0..guesses).map(|_| one).sum()
-    }
-
-    fn seconds_behind(&self, wish: &Wish<'_>) -> Option<f64> {
-        self.is_ready(wish).then_some(0.0)
-    }
-
-    fn guess(
-        &mut self,
-        wishes: &[Wish<'_>],
-        most: usize,
-        abandoned: &dyn Fn() -> bool,
-    ) -> Result<Vec<Guesses>, DecodeError> {
-        let (mut courses, mut rows, mut states) = self.set_out(wishes);
-        for wish in wishes {
-            // What was guessed for an earlier end.
-            let end = self.followed.get(wish.sequence as usize).map_or(0, |followed| followed.end);
-            self.remove(wish.sequence, end);
-        }
-        for _ in 0..most {
-            if rows.is_empty() {
-                break;
-            }
-            if abandoned() {
-                return Err(DecodeError::Abandoned);
-            }
-            let began = Instant::now();
-            self.decode(&rows, &states)
-                .map_err(|fault| DecodeError::Broken(format!("prediction layers: {fault:?}")))?;
-            let next = self.choose(&mut courses, &rows)?;
-            self.pace.observe(rows.len(), began.elapsed(), true);
-            (rows, states) = next;
-        }
-        Ok(courses.into_iter().map(|course| course.guesses).collect())
     }
 }
 
@@ -406,16 +270,6 @@ impl Drop for Heads {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn states_are_divided_as_they_were_joined_and_others_are_left_whole() {
-        for (state, heads) in [(&b"state"[..], &b"heads"[..]), (b"state", b""), (b"", b"h")] {
-            assert_eq!(divide(&join(state.to_vec(), heads)), (state, heads));
-        }
-        assert_eq!(divide(b"plain"), (&b"plain"[..], &b""[..]));
-        let absurd = [&u64::MAX.to_le_bytes()[..], &ADDED].concat();
-        assert_eq!(divide(&absurd), (&absurd[..], &b""[..]));
-    }
 
     #[test]
     fn the_latest_states_of_a_sequence_are_kept_and_no_more_than_enough() {

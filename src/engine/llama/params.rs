@@ -203,7 +203,11 @@ pub(super) fn encoder_outputs(config: &EngineConfig, vocab: u64, width: u64) -> 
 pub(super) fn outputs(config: &EngineConfig) -> u32 {
     let speculate = &config.speculate;
     let most = speculate.most(lookup::MOST);
-    let drafts = if speculate.drafts() { most * config.parallel } else { 0 };
+    let drafts = if speculate.drafts() {
+        most * config.parallel
+    } else {
+        0
+    };
     let lookups = if speculate.ngram { most } else { 0 };
     (config.parallel + drafts.max(lookups)).min(config.batch.max(config.parallel))
 }

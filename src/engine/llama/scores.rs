@@ -33,7 +33,9 @@ pub(super) fn likeliest(logits: &[f32]) -> Option<(Token, f32)> {
     if !best.is_finite() {
         return None;
     }
-    let near = logits.chunks(BLOCK).filter(|block| highest(block) > best - FAR);
+    let near = logits
+        .chunks(BLOCK)
+        .filter(|block| highest(block) > best - FAR);
     let sum: f32 = near
         .flatten()
         .filter(|logit| **logit > best - FAR)

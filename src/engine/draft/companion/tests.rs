@@ -17,7 +17,10 @@ fn wish(sequence: u32, tokens: &[Token]) -> Wish<'_> {
 }
 
 fn text(guesses: &Guesses) -> String {
-    let bytes = guesses.tokens.iter().map(|&token| u8::try_from(token).unwrap_or(b'$'));
+    let bytes = guesses
+        .tokens
+        .iter()
+        .map(|&token| u8::try_from(token).unwrap_or(b'$'));
     String::from_utf8(bytes.collect()).unwrap()
 }
 
@@ -31,7 +34,9 @@ fn companion(context: u32) -> (Companion<Fake>, Arc<AtomicUsize>) {
 fn it_continues_each_sequence_and_computes_only_what_is_new() {
     let (mut companion, work) = companion(256);
     let (mut a, b) = (tokens("hello\n"), tokens("abc\n"));
-    let guessed = companion.guess(&[wish(0, &a), wish(2, &b)], 2, NEVER).unwrap();
+    let guessed = companion
+        .guess(&[wish(0, &a), wish(2, &b)], 2, NEVER)
+        .unwrap();
     assert_eq!(guessed.iter().map(text).collect::<Vec<_>>(), ["he", "ab"]);
     assert_eq!(work.swap(0, Ordering::Relaxed), 6 + 4 + 2);
     // Both guesses came true, and a token more; the first one was computed while guessing.
@@ -74,7 +79,9 @@ fn a_sequence_beyond_its_context_gets_nothing_and_harms_nobody() {
     let (mut companion, _) = companion(12);
     let (long, short) = (tokens("abcdefghijklmnop\n"), tokens("abcdefghi\n"));
     assert_eq!(companion.seconds_behind(&wish(0, &long)), None);
-    let guessed = companion.guess(&[wish(0, &long), wish(1, &short)], 8, NEVER).unwrap();
+    let guessed = companion
+        .guess(&[wish(0, &long), wish(1, &short)], 8, NEVER)
+        .unwrap();
     assert_eq!(guessed[0], Guesses::default());
     assert_eq!(text(&guessed[1]), "ab"); // and no further than its cache goes
 }

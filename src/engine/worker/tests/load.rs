@@ -78,16 +78,16 @@ impl Drafter for Guesser {
         assert!(wishes.is_sorted_by_key(|wish| wish.sequence) && most > 0);
         let guess = |wish: &Wish<'_>| {
             let mut known = wish.tokens.to_vec();
-            let guess = |at: usize| match self.kind {
-                Drafting::Wrong => Token::try_from(self.times * 7 + at * 90).unwrap_or(0),
-                _ => {
-                    let next = answer(&known);
-                    known.push(next);
-                    next
+            let guess = |at: usize| {
+                if self.kind == Drafting::Wrong {
+                    return Token::try_from(self.times * 7 + at * 90).unwrap_or(0);
                 }
+                let next = answer(&known);
+                known.push(next);
+                next
             };
             Guesses {
-                ready: self.times % 7 > 0,
+                ready: !self.times.is_multiple_of(7),
                 tokens: (0..most - self.times % 2).map(guess).collect(),
             }
         };
@@ -228,9 +228,15 @@ fn an_answer_goes_on_when_its_drafter_fails_and_a_right_one_is_counted() {
         end.unwrap().usage
     };
     let right = answer(Drafting::Right);
-    assert!(right.accepted_tokens > 30 && right.rejected_tokens == 0, "{right:?}");
+    assert!(
+        right.accepted_tokens > 30 && right.rejected_tokens == 0,
+        "{right:?}"
+    );
     let wrong = answer(Drafting::Wrong);
-    assert!(wrong.accepted_tokens == 0 && wrong.rejected_tokens > 5, "{wrong:?}");
+    assert!(
+        wrong.accepted_tokens == 0 && wrong.rejected_tokens > 5,
+        "{wrong:?}"
+    );
     let failing = answer(Drafting::Failing(1));
     assert!((1..=16).contains(&failing.accepted_tokens), "{failing:?}");
 }
