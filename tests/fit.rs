@@ -237,6 +237,8 @@ fn a_drafter_that_cannot_guess_for_the_model_is_refused_with_what_could() {
     let small = small_model();
     let moe = synthetic(folder.path(), "qwen35moe-tiny", true);
     let dense = synthetic(folder.path(), "qwen3-tiny", true);
+    let heavy = ["--layers", "480", "--vocab", "4096"];
+    let huge = synthetic_with(folder.path(), "qwen3-32b", &heavy);
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     let cases: &[(&Path, &[&str], &str, &[&str])] = &[
         (
@@ -268,6 +270,16 @@ fn a_drafter_that_cannot_guess_for_the_model_is_refused_with_what_could() {
                 "engine.speculate.draft_device:",
                 "CUDA7",
                 "accepted here: 'auto, \"CPU\"",
+            ],
+        ),
+        (
+            &dense,
+            &["--draft-file", &path(&huge)],
+            "engine.context = 512",
+            &[
+                "engine.speculate.draft:",
+                "does not fit beside the model, which would fit without it",
+                "host lacks",
             ],
         ),
         (

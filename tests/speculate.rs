@@ -173,23 +173,23 @@ fn prompts(count: usize) -> Vec<String> {
 #[test]
 fn a_model_that_drafts_for_itself_is_nearly_always_right_and_says_what_it_says_alone() {
     let model = small_model();
-    let shape = "engine = {context = 512, parallel = 3}";
+    let shape = "engine = {context = 512, parallel = 2}";
     let plain = start(&model, None, &[shape]);
     let drafted = start(&model, Some(&model), &[shape]);
     for temperature in [0.0, 0.8] {
-        let alone: Vec<_> = prompts(3)
+        let alone: Vec<_> = prompts(2)
             .iter()
-            .map(|prompt| plain.ask(plain.job(prompt, 32, temperature)))
+            .map(|prompt| plain.ask(plain.job(prompt, 24, temperature)))
             .collect();
-        // Three sequences and six jobs: they run beside each other, and sequences change hands.
-        let together = drafted.ask_all(&[prompts(3), prompts(3)].concat(), 32, temperature);
+        // Two sequences and four jobs: they run beside each other, and sequences change hands.
+        let together = drafted.ask_all(&[prompts(2), prompts(2)].concat(), 24, temperature);
         for (at, (tokens, end)) in together.iter().enumerate() {
-            assert_eq!(*tokens, alone[at % 3].0, "{temperature} {at}");
-            assert_eq!(end.usage.completion_tokens, 32);
+            assert_eq!(*tokens, alone[at % 2].0, "{temperature} {at}");
+            assert_eq!(end.usage.completion_tokens, 24);
         }
         let (made, right) = guesses(together.iter().map(|(_, end)| end));
         println!("temperature {temperature}: {made} guesses, {right:.3} of them right");
-        assert!(made > 20, "{made}");
+        assert!(made > 8, "{made}");
         let least = if temperature > 0.0 { 0.3 } else { 0.95 };
         assert!(right > least, "{right}");
     }
@@ -215,8 +215,8 @@ fn a_draft_model_that_knows_nothing_changes_nothing() {
     let shape = "engine = {context = 512, parallel = 2}";
     let plain = start(&model, None, &[shape]);
     let drafted = start(&model, Some(&other), &[shape]);
-    let alone = plain.ask_all(&prompts(2), 64, 0.0);
-    let together = drafted.ask_all(&prompts(2), 64, 0.0);
+    let alone = plain.ask_all(&prompts(2), 32, 0.0);
+    let together = drafted.ask_all(&prompts(2), 32, 0.0);
     for ((expected, _), (tokens, _)) in alone.iter().zip(&together) {
         assert_eq!(tokens, expected);
     }
@@ -419,7 +419,7 @@ fn what_prediction_layers_know_is_kept_and_copied_with_the_sequence() {
         let guessed = llama
             .drafter()
             .unwrap()
-            .guess(&[wish], 1, &|| false)
+            .guess(&[wish], 1, LONG, &|| false)
             .unwrap();
         guessed[0].tokens.clone()
     };
@@ -469,7 +469,7 @@ fn prediction_layers_go_on_from_the_state_of_the_token_before() {
         let guessed = llama
             .drafter()
             .unwrap()
-            .guess(&wishes, 1, &|| false)
+            .guess(&wishes, 1, LONG, &|| false)
             .unwrap();
         for (tokens, guesses) in said.iter().zip(guessed) {
             assert_eq!(
@@ -494,7 +494,7 @@ fn prediction_layers_go_on_from_the_state_of_the_token_before() {
     let guessed = llama
         .drafter()
         .unwrap()
-        .guess(&[wish], 1, &|| false)
+        .guess(&[wish], 1, LONG, &|| false)
         .unwrap();
     assert_eq!(guessed[0].tokens, said[0][known + 1..]);
 }

@@ -4,6 +4,8 @@ mod companion;
 
 pub use companion::Companion;
 
+use std::time::Duration;
+
 use super::{Token, model::DecodeError};
 
 /// Below this chance that all that was guessed so far comes true a drafter stops guessing.
@@ -34,7 +36,7 @@ pub trait Drafter {
     fn seconds_behind(&self, wish: &Wish<'_>) -> Option<f64>;
     /// At most `most` tokens that may come next, for each wish in its place; the sequences rise.
     ///
-    /// For a sequence that it has not read yet it reads a part of it, so that nobody waits long.
+    /// Of sequences that it has not read yet it reads as much as `patience` allows, since others wait meanwhile.
     ///
     /// # Errors
     /// Nothing was guessed. After [`DecodeError::Abandoned`] it may be asked again, after anything else not.
@@ -42,6 +44,7 @@ pub trait Drafter {
         &mut self,
         wishes: &[Wish<'_>],
         most: usize,
+        patience: Duration,
         abandoned: &dyn Fn() -> bool,
     ) -> Result<Vec<Guesses>, DecodeError>;
 }

@@ -1,6 +1,6 @@
 //! A smaller model as drafter: it keeps in step with what sequences hold by comparing tokens, and continues them greedily.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Drafter, Guesses, UNSURE, Wish};
 use crate::engine::{
@@ -10,6 +10,9 @@ use crate::engine::{
     prefix::common,
     slot::small,
 };
+
+/// So few tokens are read in a step whatever that takes: those of guesses that came true, and some more.
+const READ_ANYWAY: u32 = 32;
 
 /// A model of its own, whose caches follow those of the model that it guesses for.
 pub struct Companion<M: Model> {
@@ -72,10 +75,12 @@ impl<M: Model> Companion<M> {
         held.len()
     }
 
-    /// Reads what is missing, a ubatch at most for all sequences together; those that miss least go first.
+    /// Reads what is missing, a ubatch at most for all sequences together and no longer than `patience`; those that miss
+    /// least go first.
     fn read(
         &mut self,
         wishes: &[Wish<'_>],
+        patience: Duration,
         abandoned: &dyn Fn() -> bool,
     ) -> Result<Vec<Course>, DecodeError> {
         let mut shares: Vec<(usize, usize)> = Vec::new();
@@ -87,7 +92,8 @@ impl<M: Model> Companion<M> {
             };
             shares.push((missing, 0));
         }
-        let mut room = self.model.ubatch();
+        let most = small(self.model.ubatch());
+        let mut room = self.pace.rows_within(patience, READ_ANYWAY, most) as usize;
         let mut order: Vec<usize> = (0..shares.len()).collect();
         order.sort_by_key(|&at| shares[at].0);
         for at in order {
@@ -171,9 +177,10 @@ impl<M: Model> Companion<M> {
         &mut self,
         wishes: &[Wish<'_>],
         most: usize,
+        patience: Duration,
         abandoned: &dyn Fn() -> bool,
     ) -> Result<Vec<Guesses>, DecodeError> {
-        let mut courses = self.read(wishes, abandoned)?;
+        let mut courses = self.read(wishes, patience, abandoned)?;
         for guessed in 1..=most {
             let rows = self.choose(&mut courses)?;
             if rows.is_empty() || guessed == most {
@@ -211,9 +218,10 @@ impl<M: Model> Drafter for Companion<M> {
         &mut self,
         wishes: &[Wish<'_>],
         most: usize,
+        patience: Duration,
         abandoned: &dyn Fn() -> bool,
     ) -> Result<Vec<Guesses>, DecodeError> {
-        let outcome = self.go(wishes, most, abandoned);
+        let outcome = self.go(wishes, most, patience, abandoned);
         if outcome == Err(DecodeError::Abandoned) {
             self.forget();
         }

@@ -112,6 +112,8 @@ impl<M: Model> Worker<M> {
         let Some(plain) = step(limits.running) else {
             return; // nothing is known yet
         };
+        // The other half is for prompts.
+        let patience = self.tuning.max_gap.unwrap_or_else(|| pace.usual_gap()) / 2;
         let Some(drafter) = self.model.drafter().filter(|_| self.drafting) else {
             return;
         };
@@ -165,7 +167,9 @@ impl<M: Model> Worker<M> {
             pulse.beat();
             halt.is_cancelled()
         };
-        let outcome = share.map(|share| drafter.guess(&wishes, share.guesses, &abandoned));
+        let guess =
+            |share: odds::Share| drafter.guess(&wishes, share.guesses, patience, &abandoned);
+        let outcome = share.map(guess);
         let lefts: Vec<_> = able.iter().map(|(at, _, left, _)| (*at, *left)).collect();
         match outcome {
             None => {

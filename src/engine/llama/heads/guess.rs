@@ -1,6 +1,6 @@
 //! Guesses of the prediction layers: the last known token with the state before it, then each guess with its own.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use llama_cpp_sys_2 as sys;
 
@@ -123,6 +123,7 @@ impl Drafter for Heads {
         &mut self,
         wishes: &[Wish<'_>],
         most: usize,
+        _patience: Duration, // everything is read by following
         abandoned: &dyn Fn() -> bool,
     ) -> Result<Vec<Guesses>, DecodeError> {
         let (mut courses, mut rows, mut states) = self.set_out(wishes);

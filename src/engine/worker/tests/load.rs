@@ -67,6 +67,7 @@ impl Drafter for Guesser {
         &mut self,
         wishes: &[Wish<'_>],
         most: usize,
+        _: Duration,
         _: &dyn Fn() -> bool,
     ) -> Result<Vec<Guesses>, DecodeError> {
         self.times += 1;
