@@ -500,6 +500,54 @@ fn prediction_layers_go_on_from_the_state_of_the_token_before() {
 }
 
 #[test]
+fn a_copy_of_a_sequence_whose_guesses_were_taken_back_is_of_what_is_left() {
+    init();
+    let folder = tempfile::tempdir().unwrap();
+    let model = predicting(folder.path(), "token");
+    for mtp in ["false", "true"] {
+        let mtp = format!("engine.speculate = {{ngram = true, mtp = {mtp}}}");
+        let config = settings(&["engine = {context = 256, parallel = 3}", &mtp]);
+        let plan = fit::fit(&model, &config).unwrap();
+        let weights = Weights::load(&model, &plan, &mut |_| true).unwrap();
+        let mut llama = Llama::open(weights, &config, &plan).unwrap();
+        let row = |sequence, position, token| Row {
+            token,
+            position,
+            sequence,
+            logits: true,
+        };
+        let known: Vec<_> = (0..200).map(|at| row(0, at, 1000)).collect();
+        let known: Vec<_> = known
+            .iter()
+            .map(|row| Row {
+                logits: false,
+                ..*row
+            })
+            .collect();
+        llama.decode(&known, &|| false).unwrap();
+        let with_guesses = [row(0, 200, 1001), row(0, 201, 5), row(0, 202, 6)];
+        llama.decode(&with_guesses, &|| false).unwrap();
+        assert!(llama.truncate(0, 201));
+        // On the device or by way of host memory, as the engine does it.
+        if !llama.copy(0, 1, 201) {
+            let state = llama.save(0, Part::Whole).unwrap();
+            assert!(llama.restore(1, Part::Whole, &state));
+        }
+        llama.decode(&[row(0, 201, 7)], &|| false).unwrap();
+        let own = llama.likeliest(0);
+        // Nothing was taken back now: this one is made on the device.
+        assert!(llama.copy(0, 2, 202));
+        llama.decode(&[row(1, 201, 7)], &|| false).unwrap();
+        assert_eq!(llama.likeliest(0), own, "{mtp}");
+        let next = own.unwrap().0;
+        llama.decode(&[row(0, 202, next)], &|| false).unwrap();
+        let own = llama.likeliest(0);
+        llama.decode(&[row(2, 202, next)], &|| false).unwrap();
+        assert_eq!(llama.likeliest(0), own, "{mtp}");
+    }
+}
+
+#[test]
 fn states_to_go_back_to_are_kept_only_where_somebody_guesses() {
     init();
     let folder = tempfile::tempdir().unwrap();

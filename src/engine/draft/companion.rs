@@ -93,7 +93,8 @@ impl<M: Model> Companion<M> {
             shares.push((missing, 0));
         }
         let most = small(self.model.ubatch());
-        let mut room = self.pace.rows_within(patience, READ_ANYWAY, most) as usize;
+        let room = self.pace.rows_beside_streams(patience, most);
+        let mut room = room.max(READ_ANYWAY).min(most) as usize;
         let mut order: Vec<usize> = (0..shares.len()).collect();
         order.sort_by_key(|&at| shares[at].0);
         for at in order {

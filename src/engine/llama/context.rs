@@ -50,6 +50,9 @@ pub struct Llama {
     /// Who is asked during a decode whether anybody still waits; llama.cpp holds its address.
     question: Question,
     copies: Copies,
+    /// Sequences whose recurrent states were taken back by the latest cut: until they are computed further, the states that
+    /// lie where others would look are those of guesses.
+    taken_back: HashSet<u32>,
     ubatch_time: Option<Duration>,
     candidates: Vec<sys::llama_token_data>,
     /// Threads that sample when there is much to sample.
@@ -94,6 +97,7 @@ impl Llama {
             samplers: threads::decoding(config).clamp(1, 8) as usize,
             question: Question::new(),
             copies: Copies::default(),
+            taken_back: HashSet::new(),
             ubatch_time: None,
             guesser: None,
             candidates: Vec::with_capacity(weights.size() as usize),
@@ -295,6 +299,9 @@ impl Model for Llama {
         let batch = self.batch.fill(rows);
         // SAFETY: `check` holds the batch to its limits.
         unsafe { self.compute(batch, abandoned) }?;
+        for row in rows {
+            self.taken_back.remove(&row.sequence);
+        }
         self.follow(rows);
         Ok(())
     }
@@ -318,6 +325,7 @@ impl Model for Llama {
         let outcome = unsafe { self.compute(batch, abandoned) };
         // SAFETY: as above.
         unsafe { sys::llama_set_causal_attn(self.context, true) };
+        self.taken_back.remove(&rows.sequence);
         outcome
     }
 
@@ -325,22 +333,37 @@ impl Model for Llama {
         if let Some(heads) = self.own_heads() {
             heads.truncate(sequence, from);
         }
-        let (Ok(sequence), Ok(from)) = (i32::try_from(sequence), i32::try_from(from)) else {
+        let (Ok(id), Ok(place)) = (i32::try_from(sequence), i32::try_from(from)) else {
             return false;
         };
         // SAFETY: the context is valid and `sequence` is one of its own (`Slot` numbers them).
-        unsafe {
+        let cut = unsafe {
             let memory = sys::llama_get_memory(self.context);
             // Recurrent states cannot be cut at any place: then the whole sequence goes.
-            sys::llama_memory_seq_rm(memory, sequence, from, -1)
-                || !sys::llama_memory_seq_rm(memory, sequence, -1, -1)
+            sys::llama_memory_seq_rm(memory, id, place, -1)
+                || !sys::llama_memory_seq_rm(memory, id, -1, -1)
+        };
+        if cut && from > 0 && !self.cuts_anywhere() {
+            self.taken_back.insert(sequence);
+        } else {
+            self.taken_back.remove(&sequence);
         }
+        cut
     }
 
     fn copy(&mut self, from: u32, to: u32, computed: u32) -> bool {
+        if self.taken_back.contains(&from) || !copies::pays(computed, self.config.context, self.gpu)
+        {
+            return false;
+        }
         // SAFETY: the context is valid and the sequences are its own.
-        copies::pays(computed, self.config.context, self.gpu)
-            && unsafe { self.copies.ask(self.context, from, to) }
+        let asked = unsafe { self.copies.ask(self.context, from, to) };
+        if let Some(heads) = self.own_heads().filter(|_| asked) {
+            // One layer is little, even by way of host memory.
+            let followed = heads.save(from, Part::Whole);
+            heads.restore(to, Part::Whole, &followed);
+        }
+        asked
     }
 
     fn save(&mut self, sequence: u32, part: Part) -> Option<Vec<u8>> {
@@ -377,10 +400,13 @@ impl Model for Llama {
         if let Err(fault) = &restored {
             tracing::warn!(?fault, "a sequence's state could not be restored");
             self.truncate(sequence, 0);
-        } else if let Some(heads) = self.own_heads() {
+            return false;
+        }
+        self.taken_back.remove(&sequence);
+        if let Some(heads) = self.own_heads() {
             heads.restore(sequence, part, followed);
         }
-        restored.is_ok()
+        true
     }
 
     fn reset(&mut self) -> Result<(), DecodeError> {
@@ -391,6 +417,7 @@ impl Model for Llama {
         unsafe { sys::llama_free(self.context) };
         self.context = ptr::null_mut();
         self.copies.made();
+        self.taken_back.clear();
         self.context = self
             .make_context()
             .map_err(|error| DecodeError::Broken(error.to_string()))?;
