@@ -1,9 +1,10 @@
-//! Compiles the C++ borders (chat shim, guard, projector) against the llama.cpp sources that `llama-cpp-sys-2` carries, and lays the
-//! engine's shared libraries beside the binary so that it runs from anywhere without `LD_LIBRARY_PATH`.
+//! Compiles the C++ borders (chat shim, guard, projector) and llama.cpp's RPC backend from the sources that `llama-cpp-sys-2` carries,
+//! and lays the engine's shared libraries beside the binary so that it runs from anywhere without `LD_LIBRARY_PATH`.
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    process::ExitStatus,
 };
 
 fn main() {
@@ -13,6 +14,7 @@ fn main() {
     let source = engine_source(&engine);
     compile_cpp(&source);
     lay_out_libraries(&engine);
+    compile_rpc(&source, &engine);
     pin();
 }
 
@@ -34,6 +36,7 @@ fn compile_cpp(source: &Path) {
         "src/engine/llama/guard",
         "src/engine/llama/mtp",
         "src/engine/llama/projector",
+        "src/engine/llama/rpc",
     ];
     println!("cargo:rerun-if-changed=src/engine/llama/guarded.h");
     for unit in units {
@@ -56,14 +59,53 @@ fn compile_cpp(source: &Path) {
         .compile("llm_server_cpp");
 }
 
+/// llama.cpp's backend for devices of other machines, which the engine's build leaves out, as a plugin beside the others.
+/// Two files that its own `CMakeLists.txt` would compile the same way, without RDMA: a library of the build machine must
+/// not decide what is built.
+fn compile_rpc(source: &Path, engine: &Path) {
+    let plugin = profile().join("backends/libggml-rpc.so");
+    let ggml = source.join("ggml");
+    let mut command = cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .pic(true)
+        .includes([ggml.join("include"), ggml.join("src")])
+        .flag(format!("-ffile-prefix-map={}=llama.cpp", source.display()))
+        .get_compiler()
+        .to_command();
+    for define in ["BACKEND_DL", "BACKEND_BUILD", "BACKEND_SHARED", "SHARED"] {
+        command.arg(format!("-DGGML_{define}"));
+    }
+    for file in ["ggml-rpc.cpp", "transport.cpp"] {
+        command.arg(ggml.join("src/ggml-rpc").join(file));
+    }
+    command.args(["-DNDEBUG", "-shared", "-pthread", "-Wl,-z,relro,-z,now"]);
+    for libdir in ["lib", "lib64"] {
+        command.arg("-L").arg(engine.join(libdir));
+    }
+    command.args(["-lggml-base", "-Wl,-rpath,$ORIGIN:$ORIGIN/..", "-o"]);
+    // A running server may have the old file mapped: never write into it.
+    let _ = fs::remove_file(&plugin);
+    let status = command.arg(&plugin).status();
+    assert!(
+        status.as_ref().is_ok_and(ExitStatus::success),
+        "the RPC backend was not compiled: {status:?} from {command:?}"
+    );
+}
+
+/// `target/<profile>`.
+fn profile() -> PathBuf {
+    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
+    out.ancestors()
+        .nth(3)
+        .expect("OUT_DIR lies in target/<profile>/build/<crate>/out")
+        .to_owned()
+}
+
 /// `target/<profile>/{lib,backends}`, found by run paths relative to the binary. A package installs
 /// the same two folders under `lib/llm-server`.
 fn lay_out_libraries(engine: &Path) {
-    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let profile = out
-        .ancestors()
-        .nth(3)
-        .expect("OUT_DIR lies in target/<profile>/build/<crate>/out");
+    let profile = profile();
     for libdir in ["lib", "lib64"] {
         copy_matching(&engine.join(libdir), &profile.join("lib"), ".so");
     }

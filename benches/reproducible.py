@@ -1,32 +1,43 @@
 """Reproducible mode: requests alone, then the same ones mixed at high concurrency beside others that hang up.
 
 Compared are tokens, log-probabilities and the way of ending, exactly. Requests have prompts of many lengths, of which
-some share prefixes, seeds, and a temperature. The same without the mode tells what it costs.
+some share prefixes, seeds, and a temperature. Of those that hang up half ask what others ask, so that what they leave
+behind is a part of somebody's prompt. There are fewer sequences than requests, and host memory for only a few prompts: what
+is cached comes and goes all the time, which the table shows. The same without the mode tells what it costs.
 """
 
 import argparse
+import itertools
 import time
+import urllib.request
 
 import sides
 import wire
 
 
 def requests(arguments, prompts):
-    """Payloads and lengths of their prompts."""
+    """Payloads and their prompts."""
     source = prompts.source
     shared = [prompts.ids(source.randrange(100, arguments.longest * 2 // 3)) for _ in range(5)]
     found = []
     for seed in range(arguments.requests):
         # Short ones are as frequent as long ones on a scale of powers.
         length = round(20 * (arguments.longest / 20) ** source.random())
-        prefix = source.choice(shared) if source.random() < 0.4 else []
+        prefix = source.choice(shared) if source.random() < 0.6 else []
         prompt = prefix[: length - 1] + prompts.ids(max(1, length - len(prefix)))
         body = {
             "prompt": prompt, "max_tokens": source.randrange(8, arguments.tokens + 1), "ignore_eos": True,
             "temperature": 0.8, "seed": seed, "logprobs": 3,
         }  # fmt: skip
-        found.append((wire.encode(body), len(prompt)))
+        found.append((wire.encode(body), prompt))
     return found
+
+
+def figures(port):
+    """What the server counts, by name."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        lines = [line.rpartition(" ") for line in answer.read().decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
 
 
 def alone(port, payloads):
@@ -35,13 +46,16 @@ def alone(port, payloads):
     return answers, time.perf_counter() - begun
 
 
-def mixed(port, payloads, arguments, prompts):
+def mixed(port, payloads, known, arguments, prompts):
     """The same in another order, so many at once, with more requests among them that hang up midway."""
     source = prompts.source
-    load, running, streams = wire.Load(port), [], {}
+    load, running, streams, cut = wire.Load(port), [], {}, itertools.count()
     pending = [(number, payload, None, None) for number, payload in enumerate(payloads)]
     for _ in range(arguments.noise):
-        body = {"prompt": prompts.ids(source.randrange(20, arguments.longest)), "max_tokens": 200, "ignore_eos": True}
+        others = prompts.ids(source.randrange(20, arguments.longest))
+        # Its own last tokens, so that it is nobody's request in full.
+        prompt = source.choice([others, source.choice(known) + prompts.ids(4)])
+        body = {"prompt": prompt, "max_tokens": 200, "ignore_eos": True}
         # Half of them leave while their prompt is read, or before.
         tokens, seconds = source.choice([(source.randrange(1, 40), 60), (10**9, source.random())])
         pending.append((None, wire.encode(body), tokens, seconds))
@@ -50,7 +64,8 @@ def mixed(port, payloads, arguments, prompts):
     def turn():
         for number, stream, tokens, seconds in list(running):
             late = number is None and (stream.events >= tokens or time.perf_counter() - stream.begun > seconds)
-            if late:
+            if late and not stream.done:
+                next(cut)
                 load.hang_up(stream)
             if stream.done:
                 running.remove((number, stream, tokens, seconds))
@@ -65,7 +80,7 @@ def mixed(port, payloads, arguments, prompts):
     begun = time.perf_counter()
     load.wait(turn)
     taken = time.perf_counter() - begun
-    return [streams[number].answer().require() for number in range(len(payloads))], taken
+    return [streams[number].answer().require() for number in range(len(payloads))], taken, next(cut)
 
 
 def told(answer):
@@ -86,37 +101,45 @@ def difference(one, other):
 
 
 def main():
-    options = sides.parser(__doc__, parallel=32, context=2048, runs=1)
+    options = sides.parser(__doc__, parallel=8, context=2048, runs=1)
     options.add_argument("--mode", default="engine.reproducible = true", help="the setting that is shown")
     options.add_argument("--requests", type=int, default=200)
     options.add_argument("--noise", type=int, default=60, help="more requests, which hang up")
     options.add_argument("--concurrency", type=int, default=32)
+    options.add_argument("--cache", type=int, default=64, help="MiB of host memory for prompts; the small model takes 1 for 45 tokens")
     options.add_argument("--longest", type=int, default=1500, help="tokens of a prompt")
     options.add_argument("--tokens", type=int, default=48, help="most generated by each")
     options.add_argument("--without", action=argparse.BooleanOptionalAction, default=True, help="also without the mode: its cost")
     arguments = options.parse_args()
 
-    servers = [sides.ours(arguments, "reproducible", [arguments.mode])]
+    cache = f"cache.ram = {arguments.cache}"
+    servers = [sides.ours(arguments, "reproducible", [arguments.mode, cache])]
     if arguments.without:
-        servers.append(sides.ours(arguments, "plain"))
+        servers.append(sides.ours(arguments, "plain", [cache]))
     runs = {server.label: [] for server in servers}
     with sides.running(arguments, servers):
         for _ in range(arguments.runs):
             prompts = sides.Prompts(arguments)
-            payloads, lengths = zip(*requests(arguments, prompts))
+            payloads, known = zip(*requests(arguments, prompts))
             first = {server.label: alone(server.port, payloads) for server in servers}
             for server in servers:
-                answers, taken = mixed(server.port, payloads, arguments, prompts)
+                answers, taken, cut = mixed(server.port, payloads, known, arguments, prompts)
+                counted = figures(server.port)
                 before, seconds = first[server.label]
                 differ = [difference(told(a), told(b)) for a, b in zip(before, answers)]
                 report = [
-                    f"request {number}, {length} tokens of prompt, cached {one.cached} and {other.cached}: {why}"
-                    for number, (why, length, one, other) in enumerate(zip(differ, lengths, before, answers))
+                    f"request {number}, {len(prompt)} tokens of prompt, cached {one.cached} and {other.cached}: {why}"
+                    for number, (why, prompt, one, other) in enumerate(zip(differ, known, before, answers))
                     if why
                 ]
+                pairs = list(zip(before, answers))
                 runs[server.label].append({
                     f"identical of {len(differ)}": differ.count(None), "alone, s": seconds, "mixed, s": taken,
-                    "generated tokens": sum(answer.tokens for answer in answers), "differ": report,
+                    "generated tokens": sum(answer.tokens for answer in answers), "others hung up": cut,
+                    "prompt tokens": sum(map(len, known)), "found in a cache, alone": sum(one.cached for one, _ in pairs),
+                    "found in a cache, mixed": sum(other.cached for _, other in pairs),
+                    "with another part found": sum(one.cached != other.cached for one, other in pairs),
+                    "cache at the end, MiB": counted["llm_server_prefix_cache_bytes"] / (1 << 20), "differ": report,
                 })  # fmt: skip
     names = [name for name in runs["reproducible"][0] if name != "differ"]
     middle = sides.compare(runs, names)

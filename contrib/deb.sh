@@ -15,7 +15,7 @@ share=$root/usr/share
 
 # The program looks for its libraries in ../lib/llm-server, and there for backends.
 install -Ds -m755 -t "$root/usr/bin" "$built/llm-server"
-install -Ds -m644 -t "$root/usr/lib/llm-server" "$built"/lib/lib{ggml,ggml-base,llama,llama-common}.so.[0-9]
+install -Ds -m644 -t "$root/usr/lib/llm-server" "$built"/lib/lib{ggml,ggml-base,llama,llama-common,mtmd}.so.[0-9]
 install -Ds -m644 -t "$root/usr/lib/llm-server/backends" "$built"/backends/*.so
 if [ -f "$built/backends/cuda.json" ]; then
     install -m644 -t "$root/usr/lib/llm-server/backends" "$built/backends/cuda.json"

@@ -10,7 +10,7 @@ fail() {
 }
 
 # Run paths of our own files lead to our own files by $ORIGIN only; a package set may add its libraries.
-for file in "$package/bin/llm-server" "$lib"/*.so.* "$lib"/backends/libggml-cpu-*.so; do
+for file in "$package/bin/llm-server" "$lib"/*.so.* "$lib"/backends/libggml-{cpu-*,rpc}.so; do
     paths=$(readelf -d "$file" | sed -n 's/.*R\(UN\)\?PATH.*\[\(.*\)\]/\2/p')
     [[ $paths == *\$ORIGIN* ]] || fail "$file does not look beside itself for libraries: ${paths:-no run path}"
     for path in ${paths//:/ }; do
@@ -37,5 +37,6 @@ size_mb=$(du -sm --apparent-size "$package" | cut -f 1)
 # turned AVX2 off without a word.
 version=$(cd / && env -i "$package/bin/llm-server" version)
 echo "$version"
+[[ $version == *RPC* ]] || fail "the engine has no RPC backend"
 [ "$(uname -m)" != x86_64 ] || ! grep -qw avx2 /proc/cpuinfo || [[ $version == *AVX2* ]] || fail "this CPU has AVX2 and the engine does not use it"
 echo "inspect: $size_mb MB, $variants CPU variants"

@@ -16,6 +16,7 @@ let
   };
   rules = import ./module/rules.nix { inherit config lib; };
   units = import ./module/units.nix { inherit lib pkgs utils; };
+  worker = import ./module/worker.nix { inherit lib utils; };
 
   # The plain options are an instance like the others.
   running = lib.filterAttrs (_: one: one.enable) ({ default = cfg; } // cfg.instances);
@@ -29,6 +30,7 @@ in
       instance
       {
         options.enable = lib.mkEnableOption "llm-server as these options describe it";
+        options.rpcWorker = worker.options;
         options.instances = lib.mkOption {
           type = lib.types.attrsOf (
             lib.types.submodule [
@@ -61,23 +63,29 @@ in
     ];
   };
 
-  config = lib.mkIf (running != { }) {
-    assertions = rules.assertions running;
+  config = lib.mkIf (running != { } || cfg.rpcWorker.enable) {
+    assertions = rules.assertions running ++ worker.assertions cfg;
     warnings = rules.warnings running;
 
-    systemd.services = lib.mkMerge (map (unit: unit.services) made);
+    systemd.services = lib.mkMerge (map (unit: unit.services) made ++ [ (worker.services cfg) ]);
     systemd.sockets = lib.mkMerge (map (unit: unit.sockets) made);
 
     # A configuration that the program refuses fails here, not at the next boot.
     system.checks = lib.concatMap (unit: unit.checks) made;
 
-    networking.firewall.allowedTCPPorts = lib.concatMap (
-      one: lib.optional (one.openFirewall && one.address.port != null) one.address.port
-    ) (lib.attrValues running);
+    networking.firewall.allowedTCPPorts =
+      lib.concatMap (one: lib.optional (one.openFirewall && one.address.port != null) one.address.port) (
+        lib.attrValues running
+      )
+      ++ worker.ports cfg;
 
     # Its device node must be there before the service starts.
     boot =
-      lib.mkIf (config.hardware.graphics.enable && lib.any (one: one.cuda) (lib.attrValues running))
+      lib.mkIf
+        (
+          config.hardware.graphics.enable
+          && (lib.any (one: one.cuda) (lib.attrValues running) || (cfg.rpcWorker.enable && cfg.cuda))
+        )
         {
           kernelModules = [ "nvidia-uvm" ];
         };

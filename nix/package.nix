@@ -77,7 +77,7 @@ let
       # What cargo's install hook finds loose in the target folder are second copies.
       rm -f "$out"/lib/*.so* "$out"/lib/*.a
       built=$(dirname "$(find target -type d -path '*release/backends' -print -quit)")
-      install -Dm755 -t "$out/lib/llm-server" "$built"/lib/lib{ggml,ggml-base,llama,llama-common}.so.[0-9]
+      install -Dm755 -t "$out/lib/llm-server" "$built"/lib/lib{ggml,ggml-base,llama,llama-common,mtmd}.so.[0-9]
       install -Dm755 -t "$out/lib/llm-server/backends" "$built"/backends/*.so
     ''
     + lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''

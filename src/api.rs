@@ -3,6 +3,7 @@
 mod anthropic;
 mod auth;
 mod body;
+mod document;
 mod early;
 mod encode;
 mod error;

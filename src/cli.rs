@@ -1,4 +1,4 @@
-//! The command line: `serve · check · plan · doctor · schema · models · generate · bench · replay · version · completions · man`.
+//! The command line: `serve · check · plan · doctor · schema · models · generate · rpc-worker · bench · replay · version · completions · man`.
 
 pub mod bench;
 pub mod check;
@@ -10,6 +10,7 @@ pub mod man;
 pub mod models;
 pub mod plan;
 pub mod replay;
+pub mod rpc_worker;
 pub mod schema;
 pub mod serve;
 mod svg;
@@ -25,7 +26,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     config::Config,
-    engine::{fit::FitError, llama::LoadError, threads},
+    engine::{fit::FitError, llama::LoadError, rpc::Unusable, threads},
     fetch::FetchError,
     lock::VerifyError,
     serve::{Absent, Failure, LoadFailure, LocateError, Origin, Origins},
@@ -41,6 +42,7 @@ pub enum Exit {
     Usage = 2,
     BadModel = 65,
     NoModel = 66,
+    Unavailable = 69,
     EngineDied = 70,
     CannotWork = 78,
 }
@@ -64,6 +66,7 @@ Exit codes:
     2  the command line or the configuration is wrong
    65  the model file is corrupt, or is not the one that models.lock names
    66  the model file is missing: `llm-server models fetch NAME` gets it
+   69  a worker of engine.rpc cannot be used now; under systemd it is tried again
    70  the engine died; under systemd the next process takes over its socket
    78  the configuration is well-formed but cannot work with this model or machine
   130  ended by a second SIGINT, without waiting for anything
@@ -99,6 +102,7 @@ enum Command {
     Schema(schema::Args),
     Models(models::Args),
     Generate(generate::Args),
+    RpcWorker(rpc_worker::Args),
     Bench(bench::Args),
     Replay(replay::Args),
     Version(version::Args),
@@ -111,7 +115,7 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let command = Cli::parse().command;
-    if let Command::Serve(_) | Command::Generate(_) = command {
+    if let Command::Serve(_) | Command::Generate(_) | Command::RpcWorker(_) = command {
         threads::spin(None);
     }
     match command {
@@ -122,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Schema(args) => schema::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::RpcWorker(args) => rpc_worker::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Version(args) => version::run(&args),
@@ -137,12 +142,17 @@ impl From<&Failure> for Exit {
             Failure::Listen(_)
             | Failure::System(_)
             | Failure::Load(LoadFailure::Engine(LoadError::Cancelled)) => Self::Failure,
-            Failure::File { .. } | Failure::NoKeys { .. } | Failure::Defaults(_) => Self::Usage,
+            Failure::File { .. }
+            | Failure::Folder { .. }
+            | Failure::NoFolder
+            | Failure::NoKeys { .. }
+            | Failure::Defaults(_) => Self::Usage,
             Failure::Locate(error) => error.into(),
             Failure::Load(
                 LoadFailure::Engine(LoadError::File { .. })
                 | LoadFailure::Fit(FitError::Load(LoadError::File { .. })),
             ) => Self::BadModel,
+            Failure::Load(LoadFailure::Fit(FitError::Worker(unusable))) => unusable.into(),
             Failure::Load(
                 LoadFailure::Engine(
                     LoadError::Context(_) | LoadError::WarmUp(_) | LoadError::Backend(_),
@@ -151,6 +161,21 @@ impl From<&Failure> for Exit {
                 | LoadFailure::Chat(_),
             ) => Self::CannotWork,
             Failure::EngineDied | Failure::EngineStuck => Self::EngineDied,
+        }
+    }
+}
+
+impl From<&Unusable> for Exit {
+    fn from(unusable: &Unusable) -> Self {
+        match unusable {
+            Unusable::NoPlugin => Self::CannotWork,
+            // What another machine does may be different soon.
+            Unusable::Unknown { .. }
+            | Unusable::Unreachable { .. }
+            | Unusable::Silent { .. }
+            | Unusable::Stranger { .. }
+            | Unusable::OtherVersion { .. }
+            | Unusable::Refused { .. } => Self::Unavailable,
         }
     }
 }

@@ -76,6 +76,12 @@ pub struct CacheConfig {
     pub normalize: Normalize,
     /// Tokens between two checkpoints of a prompt, for models whose state cannot be cut.
     pub checkpoint_every: u32,
+    /// MiB of disk for states that outlive the process; 0: none do.
+    pub disk: u32,
+    /// Where they lie; `None`: in the state directory.
+    pub folder: Option<PathBuf>,
+    /// Where clients save states; `None`: nowhere.
+    pub slots: Option<PathBuf>,
 }
 
 /// Whether what differs between the requests of one conversation and means nothing is taken out of prompts, since no

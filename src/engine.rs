@@ -24,10 +24,12 @@ pub(crate) mod prefix;
 mod pulse;
 pub(crate) mod queue;
 mod reply;
+pub mod rpc;
 pub mod sample;
 pub(crate) mod sequences;
 mod shared;
 pub(crate) mod slot;
+pub mod state;
 pub(crate) mod store;
 mod tally;
 pub mod task;
@@ -45,6 +47,8 @@ use std::{
 
 use tokio::sync::mpsc;
 use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use state::{Archive, ArchiveName, Errand, Fetched, Identity, Places, Shelf, Slots};
 
 pub use budget::Budget;
 pub use enough::Enough;
@@ -141,8 +145,16 @@ impl Default for Tuning {
 /// A cheap handle to the engine thread. The thread ends when the last one is dropped, or by [`Engine::halt`].
 #[derive(Clone)]
 pub struct Engine {
-    inbox: mpsc::UnboundedSender<Submitted>,
+    inbox: mpsc::UnboundedSender<Message>,
     shared: Arc<Shared>,
+    slots: Option<Arc<Slots>>,
+}
+
+/// What reaches the engine thread.
+pub(crate) enum Message {
+    Job(Submitted),
+    Errand(Errand),
+    Fetched(Fetched),
 }
 
 /// A job on its way to the engine thread.
@@ -151,11 +163,22 @@ pub(crate) struct Submitted {
     pub(crate) job: Job,
     pub(crate) reply: Reply,
     pub(crate) at: Instant,
+    /// A file that is being read for it.
+    pub(crate) awaits: Option<ArchiveName>,
 }
 
 /// Starts the engine thread. `build` runs on it, because llama.cpp's worker team belongs to the thread
 /// that decodes; this returns once the model is built.
 pub fn start<M: model::Model, E: Send + 'static>(
+    tuning: Tuning,
+    build: impl FnOnce() -> Result<M, E> + Send + 'static,
+) -> Result<(Engine, JoinHandle<()>), E> {
+    start_in(Places::default(), tuning, build)
+}
+
+/// [`start`] with folders for states.
+pub fn start_in<M: model::Model, E: Send + 'static>(
+    places: Places,
     tuning: Tuning,
     build: impl FnOnce() -> Result<M, E> + Send + 'static,
 ) -> Result<(Engine, JoinHandle<()>), E> {
@@ -172,14 +195,38 @@ pub fn start<M: model::Model, E: Send + 'static>(
             queue: tuning.queue,
             cache_bytes: tuning.cache_bytes as u64,
         }));
+        let Places {
+            identity,
+            archive,
+            slots,
+        } = places;
+        let archive = archive.and_then(|shelf| open(shelf, &identity, inbox.downgrade()));
+        let slots = slots.map(|folder| Arc::new(Slots::new(folder, identity)));
         let engine = Engine {
             inbox,
             shared: Arc::clone(&shared),
+            slots,
         };
         if first.send(Ok(engine)).is_ok() {
-            worker::Worker::new(model, tuning, arrivals, shared).run();
+            worker::Worker::new(model, tuning, arrivals, shared, archive).run();
         }
     })
+}
+
+/// What is read from the disk comes in like a job. Without the disk everything else goes on.
+fn open(
+    shelf: Shelf,
+    identity: &Identity,
+    inbox: mpsc::WeakUnboundedSender<Message>,
+) -> Option<Archive> {
+    let deliver = move |fetched| {
+        if let Some(inbox) = inbox.upgrade() {
+            let _ = inbox.send(Message::Fetched(fetched)); // nobody waits any more
+        }
+    };
+    Archive::open(shelf, identity.clone(), deliver)
+        .inspect_err(|error| tracing::warn!(%error, "computed prompts of earlier runs cannot be looked at"))
+        .ok()
 }
 
 /// Starts a thread with `body`, which first sends what is returned here, or why there is none.
@@ -231,8 +278,9 @@ impl Engine {
             job,
             reply,
             at: Instant::now(),
+            awaits: None,
         };
-        match self.inbox.send(submitted) {
+        match self.inbox.send(Message::Job(submitted)) {
             Ok(()) => Ok(receiver),
             Err(_) => Err(Refused::Stopped),
         }
@@ -254,6 +302,11 @@ impl Engine {
     /// Each sequence, after the latest step.
     pub fn sequences(&self) -> Vec<Sequence> {
         self.shared.sequences.read()
+    }
+
+    /// Where clients may save sequences; `None`: nowhere.
+    pub fn slots(&self) -> Option<&Arc<Slots>> {
+        self.slots.as_ref()
     }
 
     /// For those who look after the engine thread and give it nothing to do.

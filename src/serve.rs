@@ -10,6 +10,7 @@ mod loading;
 pub(crate) mod locate;
 mod reload;
 mod signals;
+pub(crate) mod states;
 pub(crate) mod trial;
 pub(crate) mod vision;
 
@@ -39,6 +40,7 @@ use self::{
     loading::Loading,
     locate::{Located, Proved},
     reload::Reload,
+    states::Folders,
 };
 pub use self::{
     listen::ListenError,
@@ -72,6 +74,17 @@ pub enum Failure {
         path: PathBuf,
         source: io::Error,
     },
+    #[error("{field}: {} cannot be used: {source}", path.display())]
+    Folder {
+        field: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error(
+        "cache.folder: expected a path, since there is no state directory (STATE_DIRECTORY, XDG_STATE_HOME and HOME are \
+         unset)"
+    )]
+    NoFolder,
     #[error("{field}: {} holds no key; expected one key a line", path.display())]
     NoKeys { field: &'static str, path: PathBuf },
     /// With the name of the setting.
@@ -101,6 +114,7 @@ pub fn run(
     let template = files::template(&config)?;
     let settings = settings(&config)?;
     let tape = files::tape(&config)?;
+    let folders = Folders::open(&config.cache, origins.model.name())?;
     let sockets = listen::open(&config.listen)?;
     let owner = listen::owner(&sockets);
     let early = match owner {
@@ -131,6 +145,7 @@ pub fn run(
         config,
         origins,
         template,
+        folders,
         stage,
         stop,
         http,
@@ -160,6 +175,7 @@ struct Life {
     config: Config,
     origins: Origins,
     template: Option<String>,
+    folders: Folders,
     stage: watch::Sender<Stage>,
     stop: CancellationToken,
     http: Http,
@@ -175,6 +191,7 @@ impl Life {
             origins: self.origins.clone(),
             config: self.config.clone(),
             template: self.template.clone(),
+            folders: self.folders.clone(),
             addresses: self.addresses.clone(),
             stage: self.stage.clone(),
             stop: self.stop.clone(),

@@ -5,6 +5,10 @@
 mod http;
 #[path = "support/journal.rs"]
 mod journal;
+#[path = "support/packages.rs"]
+mod packages;
+#[path = "support/python.rs"]
+mod python;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/systemd.rs"]
@@ -290,6 +294,11 @@ fn every_expression_of_the_dashboard_can_be_read_by_prometheus() {
             .args(["check", "rules"])
             .arg(file.path()),
     );
+}
+
+#[test]
+fn grafana_knows_every_field_and_word_of_the_dashboard() {
+    assert!(python::passes("dashboard/test_dashboard.py", &[]));
 }
 
 fn succeed(command: &mut Command) {

@@ -47,6 +47,12 @@ fn a_browser_shows_what_the_server_does_and_talks_with_the_model() {
 }
 
 #[test]
+fn the_description_of_the_api_is_a_page() {
+    let server = Server::start(&["engine = {context = 512, parallel = 1}"]);
+    browse("test_docs.py", &server, &[]);
+}
+
+#[test]
 fn gpus_and_a_placement_on_them_are_shown() {
     let server = Server::start(&["engine = {context = 512, parallel = 1}"]);
     browse("test_gpus.py", &server, &[]);

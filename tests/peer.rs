@@ -8,6 +8,7 @@ mod server;
 use std::{
     env,
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -55,7 +56,8 @@ impl Drop for Peer {
 }
 
 impl Peer {
-    fn start() -> Option<Self> {
+    /// `slots`: where it saves sequences.
+    fn start(slots: &Path) -> Option<Self> {
         let binary = env::var_os("LLAMA_SERVER")?;
         server::fetch_model();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
@@ -71,6 +73,8 @@ impl Peer {
             .args(["--host", "127.0.0.1", "--port", &address.port().to_string()])
             // Its threads spin while they wait: more than one starves whatever runs beside it.
             .args(["-c", "1024", "-np", "1", "-t", "1", "--slots"])
+            .arg("--slot-save-path")
+            .arg(slots)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
@@ -230,11 +234,14 @@ fn asked() -> Vec<(&'static str, Value, &'static [&'static str])> {
 
 #[test]
 fn answers_have_the_fields_and_the_words_of_llama_servers() {
-    let Some(peer) = Peer::start() else {
+    let slots = tempfile::tempdir().unwrap();
+    let Some(peer) = Peer::start(slots.path()) else {
         eprintln!("LLAMA_SERVER names no binary: nothing compared");
         return;
     };
-    let server = Server::start(&["engine = {context = 1024, parallel = 1}"]);
+    let own = tempfile::tempdir().unwrap();
+    let setting = format!("cache.slots = {:?}", own.path());
+    let server = Server::start(&["engine = {context = 1024, parallel = 1}", &setting]);
     for (path, body, same) in asked() {
         let (status, theirs) = peer.ask("POST", path, &body).expect("an answer");
         assert_eq!(status, 200, "{path} {body}: {theirs}");
@@ -258,6 +265,7 @@ fn answers_have_the_fields_and_the_words_of_llama_servers() {
             );
         }
     }
+    compare_slots(&server, &peer);
     for path in ["/slots", "/lora-adapters", "/v1/models"] {
         let (_, mut theirs) = peer.ask("GET", path, &Value::Null).expect("an answer");
         if let Some(models) = theirs.as_object_mut() {
@@ -267,5 +275,41 @@ fn answers_have_the_fields_and_the_words_of_llama_servers() {
         let ours = server.get(path).expect("an answer").1;
         let ours = last_object(&ours).expect("JSON");
         assert_eq!(difference(&ours, &theirs), [""; 0], "{path}");
+    }
+}
+
+/// A conversation saved, erased, restored and gone on with: the same answers, and as much found again.
+fn compare_slots(server: &Server, peer: &Peer) {
+    let begun = json!({"prompt": "Once upon a time there was a lighthouse keeper who", "n_predict": 8, "temperature": 0});
+    let file = json!({"filename": "keeper.bin"});
+    let ask = |path: &str, body: &Value| {
+        let (their_status, theirs) = peer.ask("POST", path, body).expect("an answer");
+        let (status, ours) = server.post(path, &body.to_string()).expect("an answer");
+        let ours = last_object(&ours).expect("JSON");
+        assert_eq!(status, their_status, "{path}: {ours} and {theirs}");
+        (ours, theirs)
+    };
+    ask("/completion", &begun);
+    for (action, same) in [
+        ("save", ["id_slot", "filename", "n_saved"]),
+        ("erase", ["id_slot", "n_erased", "n_erased"]),
+        ("restore", ["id_slot", "filename", "n_restored"]),
+    ] {
+        let (ours, theirs) = ask(&format!("/slots/0?action={action}"), &file);
+        assert_eq!(difference(&ours, &theirs), [""; 0], "{action}");
+        for name in same {
+            assert_eq!(ours[name], theirs[name], "{name} of {action}");
+        }
+    }
+    let (ours, theirs) = ask("/completion", &begun);
+    assert_eq!(ours["content"], theirs["content"]);
+    assert_eq!(ours["timings"]["cache_n"], theirs["timings"]["cache_n"]);
+    for (path, body) in [
+        ("/slots/x?action=save", &file),
+        ("/slots/0?action=dance", &file),
+        ("/slots/0?action=save", &json!({"filename": "../up"})),
+        ("/slots/0?action=restore", &json!({"filename": "none"})),
+    ] {
+        ask(path, body);
     }
 }

@@ -1,5 +1,7 @@
 //! The same request, the same bits: recorded from the real process, asked again after a restart and in other company.
 
+#[path = "support/encoders.rs"]
+mod encoders;
 #[path = "support/http.rs"]
 mod http;
 #[path = "support/server.rs"]
@@ -136,4 +138,39 @@ fn a_recording_that_cannot_be_read_is_named_with_its_line() {
         said.contains("broken.jsonl, line 1: missing field `id`"),
         "{said}"
     );
+}
+
+/// Its window's cells are used anew: what is found in a cache must lie as if it had been computed just now.
+#[test]
+fn a_model_with_sliding_windows_says_the_same_from_a_cache() {
+    let model = encoders::windowed();
+    let mut command = server::command();
+    command.arg("serve").arg("--model-file").arg(model);
+    command.args(["--set", "listen = \"127.0.0.1:0\"", "--set", ENGINE]);
+    // One thread adds in one order, whatever lies where.
+    command.args(["--set", "engine.threads = 2"]);
+    let mut service = Service::start(command);
+    let address = service.address();
+    service.hear("READY=1");
+    let ask = |length: usize, end: usize, cached: bool| {
+        let mut prompt: Vec<_> = (0..length).map(|at| 1000 + at * 7919 % 3000).collect();
+        prompt.extend([end, end + 1, end + 2]);
+        let body = json!({"prompt": prompt, "n_predict": 8, "temperature": 0, "n_probs": 3, "cache_prompt": cached,
+            "ignore_eos": true});
+        let (status, answer) = post(&address, "/completion", &body.to_string());
+        assert_eq!(status, 200, "{answer}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        let found = answer["timings"]["cache_n"].as_u64().unwrap();
+        (answer["completion_probabilities"].clone(), found)
+    };
+    let mut found = 0;
+    for length in [1500, 400, 700, 260, 1100, 900] {
+        for end in [1000, 2000] {
+            let (alone, _) = ask(length, end, false);
+            let (from_cache, cached) = ask(length, end, true);
+            assert_eq!(from_cache, alone, "{length} tokens, {cached} of them found");
+            found += cached;
+        }
+    }
+    assert!(found > 5000, "{found} tokens found");
 }

@@ -55,6 +55,30 @@ in
     DeviceAllow = [ "char-nvidia* rw" ];
   };
 
+  # On top of `serve` where other machines lend their devices. Their addresses are let through one by one.
+  rpc = {
+    PrivateNetwork = false;
+    RestrictAddressFamilies = [
+      "AF_INET"
+      "AF_UNIX"
+    ];
+  };
+
+  # Lends this machine's devices. What reaches its port can make it do anything, so it may do next to nothing.
+  worker = everywhere // {
+    RestrictAddressFamilies = [
+      "AF_INET"
+      "AF_UNIX"
+    ];
+    IPAddressDeny = "any";
+    ProcSubset = "all";
+    PrivateDevices = true;
+    SystemCallFilter = [
+      "@system-service"
+      "~@privileged @resources"
+    ];
+  };
+
   # The download: a network, and nothing else of the machine.
   fetch = everywhere // {
     PrivateDevices = true;

@@ -86,6 +86,12 @@ in
             example = "qwen3.5-35b-a3b-q4_k_m";
             description = "The model to serve: a key of the lock.";
           };
+          engine.rpc = mkOption {
+            type = types.listOf types.str;
+            default = [ ];
+            example = [ "10.0.0.2:50052" ];
+            description = "Workers on other machines (`rpcWorker` there) that lend their devices: `host:port`. Only they can be reached.";
+          };
           limits.drain = mkOption {
             type = types.nullOr types.numbers.nonnegative;
             default = null;
@@ -100,8 +106,8 @@ in
       default = null;
       example = literalExpression "./llm-server.ncl";
       description = ''
-        A file, Nickel or JSON, used instead of `settings`. What `settings` says of `listen`, `model.name` and
-        `limits.drain` still counts, and is put over the file, because the units need it. A path of the flake is
+        A file, Nickel or JSON, used instead of `settings`. What `settings` says of `listen`, `model.name`,
+        `engine.rpc` and `limits.drain` still counts, and is put over the file, because the units need it. A path of the flake is
         checked while the system is built; a file of the running system when the service starts.
       '';
     };
@@ -160,15 +166,17 @@ in
         default = null;
         example = "40G";
         description = ''
-          `MemoryMax=`: the server plans within it, and refuses to start with a model that does not fit. `llm-server plan`
-          tells what a model takes.
+          `MemoryMax=`: the server plans within it, and refuses to start with a model that does not fit. `"auto"`: what
+          `llm-server plan --memory` says on this machine, before each start; needs a number as `settings.cache.ram`.
         '';
       };
       low = mkOption {
         type = types.nullOr types.str;
         default = null;
         example = "24G";
-        description = "`MemoryLow=`: so much is not reclaimed for others, such as mapped weights that are in use.";
+        description = ''
+          `MemoryLow=`: so much is not reclaimed for others, such as mapped weights that are in use. `"auto"`: as for `max`.
+        '';
       };
     };
 

@@ -11,12 +11,14 @@ let
       rest = removeAttrs settings [
         "listen"
         "model"
+        "engine"
         "limits"
       ];
       under = name: removeAttrs (settings.${name} or { });
     in
     lib.attrNames rest
     ++ map (key: "model.${key}") (lib.attrNames (under "model" [ "name" ]))
+    ++ map (key: "engine.${key}") (lib.attrNames (under "engine" [ "rpc" ]))
     ++ map (key: "limits.${key}") (lib.attrNames (under "limits" [ "drain" ]));
 
   inStore = lib.hasPrefix "${builtins.storeDir}/";
@@ -34,8 +36,10 @@ let
     [
       {
         assertion =
-          builtins.match "[a-z0-9]([a-z0-9-]*[a-z0-9])?" name != null && !lib.hasPrefix "models-" name;
-        message = "${this}: the name of an instance is part of the names of its units: small letters, digits and '-', and not beginning with 'models-'";
+          builtins.match "[a-z0-9]([a-z0-9-]*[a-z0-9])?" name != null
+          && !lib.hasPrefix "models-" name
+          && name != "rpc";
+        message = "${this}: the name of an instance is part of the names of its units: small letters, digits and '-', not 'rpc', and not beginning with 'models-'";
       }
       {
         assertion = settings.model.name != null || one.configFile != null;
@@ -51,11 +55,18 @@ let
       }
       {
         assertion = one.configFile == null || written settings == [ ];
-        message = "${this}: configFile and settings are both given; with a file, settings may say listen, model.name and limits.drain only, not ${lib.concatStringsSep ", " (written settings)}";
+        message = "${this}: configFile and settings are both given; with a file, settings may say listen, model.name, engine.rpc and limits.drain only, not ${lib.concatStringsSep ", " (written settings)}";
       }
       {
         assertion = one.address.isRight && one.address.port != 0;
         message = "${this}.settings.listen = \"${settings.listen}\": expected host:port with an IP address or localhost and a port above 0, or unix:/absolute/path";
+      }
+      {
+        assertion =
+          (one.memory.max != "auto" && one.memory.low != "auto")
+          || one.configFile != null
+          || builtins.isInt (settings.cache.ram or null);
+        message = "${this}.memory: \"auto\" needs ${this}.settings.cache.ram as a number of MiB; by itself it takes a part of what the limit would leave";
       }
       {
         assertion = !(settings ? auth.key_files);

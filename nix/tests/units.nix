@@ -29,6 +29,15 @@ let
             enable = true;
             apiKeyFiles = [ "/run/secrets/keys" ];
             memory.max = "40G";
+            rpcWorker.enable = true;
+            instances.far = lib.recursiveUpdate instance {
+              memory.max = "auto";
+              settings = {
+                listen = "unix:/run/far.sock";
+                engine.rpc = [ "10.0.0.2:50052" ];
+                cache.ram = 512;
+              };
+            };
             instances.gpu = lib.recursiveUpdate instance {
               acceleration = "cuda";
               settings.listen = "unix:/run/gpu.sock";
@@ -87,6 +96,8 @@ let
     differ "llm-server.service" hardening.serve
     ++ differ "llm-server@.service" hardening.serve
     ++ differ "llm-server-models@.service" hardening.fetch
+    ++ differ "llm-server-rpc.service" hardening.worker
+    ++ differ "rpc.conf" hardening.rpc
     ++ differ "gpu.conf" hardening.gpu;
 in
 if different != [ ] then
@@ -106,11 +117,13 @@ else
     done
     cp contrib/llm-server-models@.service contrib/llm-server-models@one.service
     rm contrib/*@.*
-    mkdir -p contrib-gpu/llm-server.service.d
-    cp contrib/llm-server.{service,socket} contrib-gpu
-    cp ${contrib}/gpu.conf contrib-gpu/llm-server.service.d
+    for change in gpu rpc memory; do
+      mkdir -p contrib-$change/llm-server.service.d
+      cp contrib/llm-server.{service,socket} contrib-$change
+      cp ${contrib}/$change.conf contrib-$change/llm-server.service.d
+    done
 
-    for folder in module contrib contrib-gpu; do
+    for folder in module contrib contrib-gpu contrib-rpc contrib-memory; do
       echo "== $folder"
       (cd "$folder" && systemd-analyze verify --man=no --recursive-errors=one ./*.service $(ls ./*.socket 2>/dev/null)) > said 2>&1 || true
       # Not looked for: tools that a package set may lack, other units, and what older versions of systemd do not know.
@@ -130,5 +143,10 @@ else
     exposed 15 contrib llm-server.service
     exposed 15 contrib llm-server@one.service
     exposed 15 contrib llm-server-models@one.service
+    exposed 15 module llm-server-far.service
+    exposed 15 module llm-server-rpc.service
+    exposed 15 contrib llm-server-rpc.service
+    exposed 15 contrib-rpc llm-server.service
+    exposed 15 contrib-memory llm-server.service
     exposed 25 contrib-gpu llm-server.service
   ''

@@ -33,7 +33,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/chat/completions/input_tokens", post(template::count))
         .route("/v1/chat/completions/input_tokens", post(template::count))
         .route("/slots", get(slots::list))
-        .route("/slots/{id}", post(refused::slots))
+        .route("/slots/{id}", post(slots::act))
         .route(
             "/lora-adapters",
             get(refused::no_adapters).post(refused::adapters),

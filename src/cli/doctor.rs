@@ -10,6 +10,7 @@ mod memory;
 mod model;
 mod process;
 mod store;
+mod workers;
 
 use std::{
     fmt::Write as _,
@@ -80,7 +81,7 @@ pub fn run(args: &Args) -> ExitCode {
 struct Patient<'a> {
     loaded: &'a Loaded,
     origin: Origin,
-    /// What would lie where; `None`: there is no file to plan for.
+    /// What would lie where; `None`: there is no file to plan for, or a worker is not there.
     plan: Option<Result<Plan, FitError>>,
 }
 
@@ -93,10 +94,14 @@ fn examine(configured: &Configured) -> Vec<Finding> {
     findings.extend(cpu::findings(config.map(|config| &config.engine)));
     findings.extend(gpu::findings(config.map(|config| &config.engine)));
     if let Some(loaded) = &loaded {
+        let of_workers = workers::findings(&loaded.config.engine.rpc);
+        let can_plan = of_workers.iter().all(|it| it.verdict == Verdict::Ok);
+        findings.extend(of_workers);
         let origin = super::origin(loaded, Absent::Refuse);
         let (of_model, file) = model::finding(&origin);
         let plan = file
             .as_ref()
+            .filter(|_| can_plan)
             .map(|file| fit::fit_as(loaded.config.model.kind, file, &loaded.config.engine));
         let patient = Patient {
             loaded,

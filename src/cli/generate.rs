@@ -25,6 +25,7 @@ use crate::{
     serve::{
         self, Absent, Failure, Origin,
         load::{Loaded, load},
+        states::States,
     },
 };
 
@@ -141,6 +142,7 @@ fn answer(args: &Args, loaded: &Configuration) -> Result<(), GenerateError> {
         files,
         plan,
         &loaded.config,
+        &States::default(),
         template.as_deref(),
         &mut |_| true,
     )

@@ -1,5 +1,6 @@
 //! `llm-server plan`: what would lie where, computed from the file's header before a byte is loaded.
 
+mod limits;
 mod picture;
 mod svg;
 mod table;
@@ -12,12 +13,15 @@ use std::{
     process::ExitCode,
 };
 
+use signal_hook::low_level;
+
 use self::terminal::Terminal;
 use super::{
     Exit, complain,
     configured::{Configured, Loaded},
 };
 use crate::{
+    config::Config,
     engine::{
         fit::{self, Files, Plan},
         llama,
@@ -35,13 +39,20 @@ use crate::{
 Examples:
   llm-server plan --set 'engine.context = 65536'
   llm-server plan --model-file model.gguf --svg plan.svg
-  llm-server plan --json | jq '.devices[] | {name, used, left}'")]
+  llm-server plan --json | jq '.devices[] | {name, used, left}'
+  llm-server plan --memory --set 'cache.ram = 2048'")]
 pub struct Args {
     #[command(flatten)]
     configured: Configured,
     /// One JSON object, as `plan` in the answer of `GET /props`; sizes are bytes.
     #[arg(long)]
     json: bool,
+    /// Only how much memory of the machine a service manager may hold the server to: `MemoryMax=` and `MemoryLow=`, in bytes.
+    ///
+    /// The first is what the plan puts there and everything that the configuration bounds: kept prompts (cache.ram has to
+    /// be a number), kept answers, images, and the bodies of requests that run or wait. The second is the plan alone.
+    #[arg(long, conflicts_with = "json")]
+    memory: bool,
     /// Draw the picture into this file as well.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -55,6 +66,8 @@ enum PlanError {
     Engine(#[from] llama::LoadError),
     #[error(transparent)]
     Fit(#[from] fit::FitError),
+    #[error(transparent)]
+    Unbounded(#[from] limits::Unbounded),
     #[error("--svg: cannot write {}: {source}", path.display())]
     Svg { path: PathBuf, source: io::Error },
     #[error("the plan cannot be written: {0}")]
@@ -65,8 +78,10 @@ impl From<&PlanError> for Exit {
     fn from(error: &PlanError) -> Self {
         match error {
             PlanError::Svg { .. } | PlanError::Output(_) => Self::Failure,
+            PlanError::Unbounded(_) => Self::Usage,
             PlanError::Locate(error) => error.into(),
             PlanError::Fit(fit::FitError::Load(llama::LoadError::File { .. })) => Self::BadModel,
+            PlanError::Fit(fit::FitError::Worker(unusable)) => unusable.into(),
             PlanError::Engine(_) | PlanError::Fit(_) => Self::CannotWork,
         }
     }
@@ -79,7 +94,7 @@ pub fn run(args: &Args) -> ExitCode {
     };
     // Only what is wrong: stdout belongs to the plan.
     let _ = log::start("error");
-    match plan(&loaded).and_then(|plan| show(&plan, args)) {
+    match plan(&loaded).and_then(|plan| show(&plan, &loaded.config, args)) {
         Ok(()) => Exit::Success.into(),
         Err(error) => {
             complain(&error);
@@ -98,7 +113,10 @@ fn plan(loaded: &Loaded) -> Result<Plan, PlanError> {
     let model = present(&origins.model)?;
     let projector = origins.projector.as_ref().map(present).transpose()?;
     let draft = origins.draft.as_ref().map(present).transpose()?;
-    llama::init(|why| eprintln!("error: {why}"))?;
+    llama::init(|why| {
+        eprintln!("error: the engine died: {why}");
+        low_level::exit(Exit::EngineDied.into())
+    })?;
     let files = Files {
         model: &model,
         projector: projector.as_deref(),
@@ -120,7 +138,7 @@ fn present(origin: &Origin) -> Result<PathBuf, LocateError> {
     }
 }
 
-fn show(plan: &Plan, args: &Args) -> Result<(), PlanError> {
+fn show(plan: &Plan, config: &Config, args: &Args) -> Result<(), PlanError> {
     if let Some(path) = &args.svg {
         fs::write(path, svg::svg(plan)).map_err(|source| PlanError::Svg {
             path: path.clone(),
@@ -129,6 +147,8 @@ fn show(plan: &Plan, args: &Args) -> Result<(), PlanError> {
     }
     let text = if args.json {
         format!("{:#}\n", report::json(plan))
+    } else if args.memory {
+        limits::limits(plan, config)?.to_string()
     } else {
         text(plan, Terminal::of_stdout())
     };

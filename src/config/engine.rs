@@ -41,6 +41,8 @@ pub struct EngineConfig {
     /// Large batches over weights in host memory are computed on the GPU.
     pub op_offload: bool,
     pub placement: Placement,
+    /// Workers that lend their devices, as `host:port`.
+    pub rpc: Vec<String>,
     pub schedule: Schedule,
     pub speculate: Speculate,
     pub pooling: Pooling,

@@ -246,6 +246,8 @@ fn resolve(config: &mut Config, folder: &Path) {
         .iter_mut()
         .chain(config.auth.keys.iter_mut().map(|key| &mut key.file))
         .chain(&mut config.model.chat_template)
+        .chain(&mut config.cache.folder)
+        .chain(&mut config.cache.slots)
         .chain(&mut config.log.requests);
     for path in paths {
         *path = folder.join(&*path);

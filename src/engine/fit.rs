@@ -23,6 +23,7 @@ use self::{
 use super::{
     gguf::{self, Header},
     llama::{self, Gauged, Gpu, LoadError},
+    rpc,
     task::Task,
     threads,
 };
@@ -33,6 +34,9 @@ use crate::config::{EngineConfig, GpuLayers, Kind, KvType, Load};
 pub enum FitError {
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A machine that is to lend its devices does not.
+    #[error(transparent)]
+    Worker(#[from] rpc::Unusable),
     /// A setting that cannot be followed with this model or on this machine.
     #[error("{field}: {why}")]
     Refused { field: &'static str, why: String },
@@ -90,7 +94,7 @@ pub fn fit_all(kind: Kind, files: Files<'_>, config: &EngineConfig) -> Result<Pl
         return fit_beside(kind, files, config, None);
     };
     let mut refused = None;
-    for place in draft::places(config, &check::gpus(config, &llama::gpus())?)? {
+    for place in draft::places(config, &check::gpus(config, &present(config)?)?)? {
         let fitted = draft::fit(files.model, file, config, place.as_deref())
             .and_then(|draft| fit_beside(kind, files, config, Some(draft)));
         match fitted {
@@ -118,7 +122,7 @@ fn fit_beside(
         why,
     })?;
     let config = &draft::resolved(config, task, &header)?;
-    let present = llama::gpus();
+    let present = present(config)?;
     let chosen = check::gpus(config, &present)?;
     check::settings(config, &header, &chosen)?;
     let mut parts = layout::parts(&header, config.speculate.mtp);
@@ -175,14 +179,20 @@ fn read(file: &Path) -> Result<Header, LoadError> {
 
 /// The GPU that a projector works on, by the engine's name; `None`: the CPU.
 pub(crate) fn projector_gpu(config: &EngineConfig) -> Result<Option<String>, FitError> {
-    let chosen = check::gpus(config, &llama::gpus())?;
-    Ok(first(&chosen, config).map(str::to_owned))
+    let chosen = check::gpus(config, &present(config)?)?;
+    Ok(first(&chosen, config).map(|at| chosen[at].name.clone()))
 }
 
-/// The first GPU that the model may use.
-fn first<'a>(gpus: &'a [Gpu], config: &EngineConfig) -> Option<&'a str> {
+/// The GPUs of this machine, and what workers lend.
+fn present(config: &EngineConfig) -> Result<Vec<Gpu>, FitError> {
+    llama::join(&config.rpc)?;
+    Ok(llama::gpus())
+}
+
+/// The first GPU of this machine that the model may use.
+fn first(gpus: &[Gpu], config: &EngineConfig) -> Option<usize> {
     let may = config.placement.gpu_layers != GpuLayers::Count(0);
-    gpus.first().filter(|_| may).map(|gpu| gpu.name.as_str())
+    gpus.iter().position(|gpu| may && !gpu.is_remote())
 }
 
 /// Bytes that the projector takes of each GPU and of the host.
@@ -202,10 +212,11 @@ fn projector(
             why: "is for a model that answers; this one is served for vectors or scores".into(),
         });
     }
-    let gpu = first(gpus, config);
+    let at = first(gpus, config);
+    let gpu = at.map(|at| gpus[at].name.as_str());
     let taken = llama::gauge_projector(file, gpu, threads::decoding(config))?;
-    if gpu.is_some() {
-        bytes[0] = taken.on_device;
+    if let Some(at) = at {
+        bytes[at] = taken.on_device;
     }
     bytes[gpus.len()] += taken.on_host;
     Ok(bytes)

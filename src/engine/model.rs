@@ -152,6 +152,11 @@ pub trait Model: 'static {
     fn drafter(&mut self) -> Option<&mut dyn Drafter> {
         None
     }
+    /// Whether the cells that hold a state, and with them the order of sums over it, follow from how it came there and
+    /// not from what it is. [`Self::restore`] lays it out in the same way each time.
+    fn layout_varies(&self) -> bool {
+        false
+    }
 
     /// Computes all rows or none. Rows of one sequence are in rising position, sequences ascending. `abandoned` is
     /// asked now and then whether anybody still waits.

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{Claimant, Failed, Job, Submitted, slot::small};
+use super::{Claimant, Failed, Job, Submitted, slot::small, state::ArchiveName};
 
 /// In order of arrival.
 #[derive(Debug, Default)]
@@ -34,6 +34,18 @@ impl Queue {
         self.waiting.is_empty()
     }
 
+    /// Whether all who wait do so for a file.
+    pub(crate) fn only_awaits(&self) -> bool {
+        self.waiting.iter().all(|waiting| waiting.awaits.is_some())
+    }
+
+    /// Those who wait for the file need wait for it no longer.
+    pub(crate) fn release(&mut self, name: &ArchiveName) {
+        for waiting in &mut self.waiting {
+            waiting.awaits.take_if(|awaited| awaited == name);
+        }
+    }
+
     /// Drops the jobs whose callers went away, and ends those that have waited too long.
     pub(crate) fn sweep(&mut self) {
         let late = |submitted: &mut Submitted| submitted.at.elapsed() > submitted.job.queue_wait;
@@ -57,7 +69,9 @@ impl Queue {
             )
         };
         // The first of equals: the oldest.
-        let at = (0..self.waiting.len()).min_by_key(|&at| rank(&self.waiting[at].job))?;
+        let at = (0..self.waiting.len())
+            .filter(|&at| self.waiting[at].awaits.is_none())
+            .min_by_key(|&at| rank(&self.waiting[at].job))?;
         let next = self.waiting.remove(at);
         let Claimant { key, share, .. } = next.job.claimant;
         self.front = self.stand(key);
@@ -120,6 +134,15 @@ mod tests {
     use crate::engine::{Enough, Event, Reply, Sampling, reply::Place};
 
     fn submit(queue: &mut Queue, key: u64, share: u32) -> UnboundedReceiver<Event> {
+        push(queue, key, share, None)
+    }
+
+    fn push(
+        queue: &mut Queue,
+        key: u64,
+        share: u32,
+        awaits: Option<ArchiveName>,
+    ) -> UnboundedReceiver<Event> {
         let job = Job {
             prompt: Vec::new(),
             media: Vec::new(),
@@ -147,7 +170,13 @@ mod tests {
         let place = Place::take(&none, &none, 1).unwrap();
         let reply = Reply::new(events, place);
         let at = Instant::now();
-        queue.push(Submitted { job, reply, at }, 0);
+        let submitted = Submitted {
+            job,
+            reply,
+            at,
+            awaits,
+        };
+        queue.push(submitted, 0);
         receiver
     }
 
@@ -178,6 +207,21 @@ mod tests {
         let then = turns(&mut queue, 20);
         let of = |key| then.iter().filter(|&&other| other == key).count();
         assert_eq!((of(1), of(2), of(3)), (4, 4, 12), "{then:?}");
+    }
+
+    #[test]
+    fn who_waits_for_a_file_is_passed_by_until_it_is_there() {
+        let mut queue = Queue::default();
+        let name: ArchiveName = "file".into();
+        let _first = push(&mut queue, 1, 1, Some(name.clone()));
+        let _second = submit(&mut queue, 2, 1);
+        assert!(!queue.only_awaits());
+        assert_eq!(turns(&mut queue, 2), [2]);
+        assert!(queue.only_awaits() && !queue.is_empty());
+        queue.release(&"another".into());
+        assert_eq!(turns(&mut queue, 1), [] as [u64; 0]);
+        queue.release(&name);
+        assert_eq!(turns(&mut queue, 1), [1]);
     }
 
     #[test]

@@ -110,9 +110,14 @@ impl<S> Slot<S> {
         (self.computed() > 0).then_some(self.last_used)
     }
 
+    /// What it holds is as good as used now.
+    pub(crate) fn touch(&mut self) {
+        self.last_used = Instant::now();
+    }
+
     /// Gives the sequence to a job. Its cache holds a beginning of the prompt, or nothing that matters.
     pub(crate) fn start(&mut self, submitted: Submitted, sampler: S, admission: u64) {
-        let Submitted { job, reply, at } = submitted;
+        let Submitted { job, reply, at, .. } = submitted;
         self.prefix.tenant = job.tenant;
         self.admission = admission;
         self.active = Some(Active {

@@ -1,10 +1,11 @@
 //! States of sequences in host memory: what was computed once and has no sequence any more.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{cmp::Reverse, collections::HashSet, sync::Arc};
 
 use super::{
     Token,
     prefix::{Cuts, Prefix},
+    state::Saved,
 };
 
 /// A sequence that was put aside.
@@ -97,16 +98,30 @@ impl Store {
 
     /// Puts a sequence aside, in place of what it contains.
     pub(crate) fn insert(&mut self, prefix: Prefix, state: Arc<Vec<u8>>) {
-        self.entries.retain(|stored| {
-            stored.prefix.tenant != prefix.tenant
-                || !prefix.tokens.starts_with(&stored.prefix.tokens)
-        });
+        self.forget(&prefix);
         self.clock += 1;
         self.entries.push(Stored {
             prefix,
             state,
             used: self.clock,
         });
+    }
+
+    /// Forgets what is a beginning of `prefix`.
+    pub(crate) fn forget(&mut self, prefix: &Prefix) {
+        self.entries.retain(|stored| {
+            stored.prefix.tenant != prefix.tenant
+                || !prefix.tokens.starts_with(&stored.prefix.tokens)
+        });
+    }
+
+    /// All there is, the last used first.
+    pub(crate) fn by_use(mut self) -> impl Iterator<Item = Saved> {
+        self.entries.sort_unstable_by_key(|stored| Reverse(stored.used));
+        self.entries.into_iter().map(|stored| Saved {
+            prefix: stored.prefix,
+            state: stored.state,
+        })
     }
 
     /// Lets the longest unused go; `false`: there is none.
@@ -150,6 +165,18 @@ mod tests {
         assert_eq!(store.find(Some(1), &[3, 4, 9], ANYWHERE), None);
         assert!(store.drop_oldest());
         assert!(!store.drop_oldest());
+    }
+
+    #[test]
+    fn what_is_handed_on_comes_with_the_last_used_first() {
+        let mut store = Store::default();
+        for tokens in [[1, 2], [3, 4], [5, 6]] {
+            store.insert(prefix(1, &tokens), state(10));
+        }
+        assert!(store.take_up(0).is_some());
+        store.forget(&prefix(1, &[3, 4, 5]));
+        let left: Vec<_> = store.by_use().map(|saved| saved.prefix.tokens).collect();
+        assert_eq!(left, [[1, 2], [5, 6]]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The thread: receive, admit, plan, decode, sample, commit. State moves only after the device said yes.
 
 mod admit;
+mod errands;
 mod guess;
 mod keep;
 mod step;
@@ -9,18 +10,19 @@ use std::{
     collections::{HashMap, VecDeque},
     panic::{self, AssertUnwindSafe},
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc;
 
 use super::{
-    Done, Failed, Shared, Submitted, Token, Tuning,
+    Done, Failed, Message, Shared, Token, Tuning,
     model::{Model, Row},
     pace::Pace,
     prefix::Cuts,
     queue::{Completions, Queue},
     slot::{Slot, small},
+    state::{Archive, Errand},
     store::{Store, Weight},
 };
 
@@ -28,14 +30,18 @@ use super::{
 pub(crate) struct Worker<M: Model> {
     model: M,
     tuning: Tuning,
-    inbox: mpsc::UnboundedReceiver<Submitted>,
+    inbox: mpsc::UnboundedReceiver<Message>,
     shared: Arc<Shared>,
     queue: Queue,
+    /// Each waits until no job has its sequence.
+    errands: Vec<Errand>,
     slots: Vec<Slot<M::Sampler>>,
     /// Jobs admitted so far.
     admissions: u64,
     /// Sequences that were put aside.
     store: Store,
+    /// What earlier processes computed.
+    archive: Option<Archive>,
     /// Sequences whose common batch failed: each is tried alone, so that only the guilty one ends.
     suspects: VecDeque<u32>,
     /// The model's end-of-generation tokens, forbidden when a job ignores them.
@@ -52,6 +58,9 @@ pub(crate) struct Worker<M: Model> {
     told: (u32, Instant),
 }
 
+/// Between two looks at those who wait for a file and for nothing else.
+const LOOK_AT_FILES: Duration = Duration::from_millis(500);
+
 /// The engine cannot go on: its model could not be brought back.
 #[derive(Debug, thiserror::Error)]
 #[error("the engine cannot go on: {0}")]
@@ -61,8 +70,9 @@ impl<M: Model> Worker<M> {
     pub(crate) fn new(
         model: M,
         tuning: Tuning,
-        inbox: mpsc::UnboundedReceiver<Submitted>,
+        inbox: mpsc::UnboundedReceiver<Message>,
         shared: Arc<Shared>,
+        archive: Option<Archive>,
     ) -> Self {
         let vocab = model.vocab();
         let eog = (0..vocab.size())
@@ -78,8 +88,10 @@ impl<M: Model> Worker<M> {
         Self {
             slots: (0..model.sequences()).map(Slot::new).collect(),
             queue: Queue::default(),
+            errands: Vec::new(),
             admissions: 0,
             store: Store::default(),
+            archive,
             suspects: VecDeque::new(),
             rows: Vec::with_capacity(model.batch()),
             eog,
@@ -98,7 +110,10 @@ impl<M: Model> Worker<M> {
 
     /// Runs until every handle is dropped or the engine is halted. Every job has ended then.
     pub(crate) fn run(mut self) {
-        let Ok(clock) = tokio::runtime::Builder::new_current_thread().build() else {
+        let waiting_room = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let Ok(clock) = waiting_room else {
             tracing::error!("the engine thread could not make its waiting room");
             return self.end_all(&Failed::Stopped);
         };
@@ -116,37 +131,49 @@ impl<M: Model> Worker<M> {
             self.publish();
             if let Err(dead) = outcome {
                 tracing::error!(error = %dead, "engine stopped");
-                break;
+                return self.end_all(&Failed::Stopped);
             }
         }
         self.end_all(&Failed::Stopped);
+        self.file_away();
     }
 
     /// Takes what has arrived; waits while there is nothing to do. `false`: stop.
     async fn receive(&mut self) -> bool {
-        if self.queue.is_empty() && self.slots.iter().all(|slot| slot.active.is_none()) {
+        let is_idle = self.queue.only_awaits() && self.errands.is_empty();
+        if is_idle && self.slots.iter().all(|slot| slot.active.is_none()) {
             self.shared.pulse.waiting();
+            let is_awaited = !self.queue.is_empty();
             tokio::select! {
                 biased;
                 () = self.shared.halt.cancelled() => return false,
-                submitted = self.inbox.recv() => match submitted {
-                    Some(submitted) => self.take_in(submitted),
+                message = self.inbox.recv() => match message {
+                    Some(message) => self.take_in(message),
                     None => return false,
                 },
+                // Whoever waits for a file may go away, or lose patience.
+                () = tokio::time::sleep(LOOK_AT_FILES), if is_awaited => {}
             }
             // Idle time says nothing about how fast requests are completed.
             self.told.1 = Instant::now();
         }
-        while let Ok(submitted) = self.inbox.try_recv() {
-            self.take_in(submitted);
+        while let Ok(message) = self.inbox.try_recv() {
+            self.take_in(message);
         }
         !self.shared.halt.is_cancelled()
     }
 
-    fn take_in(&mut self, submitted: Submitted) {
-        let free = self.slots.iter().filter(|slot| slot.active.is_none());
-        let free = small(free.count());
-        self.queue.push(submitted, free);
+    fn take_in(&mut self, message: Message) {
+        match message {
+            Message::Job(mut submitted) => {
+                let free = self.slots.iter().filter(|slot| slot.active.is_none());
+                let free = small(free.count());
+                submitted.awaits = self.fetch(&submitted.job);
+                self.queue.push(submitted, free);
+            }
+            Message::Errand(errand) => self.errands.push(errand),
+            Message::Fetched(fetched) => self.shelve(fetched),
+        }
     }
 
     /// Drops jobs whose callers went away or whose time is up, then gives free sequences to waiting jobs.
@@ -161,6 +188,8 @@ impl<M: Model> Worker<M> {
             }
         }
         self.queue.sweep();
+        self.release_late();
+        self.run_errands();
         while self.slots.iter().any(|slot| slot.active.is_none())
             && let Some(submitted) = self.queue.next(&self.running_by_key())
         {
@@ -244,7 +273,8 @@ impl<M: Model> Worker<M> {
         for slot in &self.slots {
             weight.add(&slot.prefix);
         }
-        weight.bytes()
+        let fetching = self.archive.as_ref().map_or(0, Archive::fetching_bytes);
+        weight.bytes() + fetching
     }
 
     fn end_active(&mut self, why: &Failed) {
@@ -256,9 +286,12 @@ impl<M: Model> Worker<M> {
     fn end_all(&mut self, why: &Failed) {
         self.inbox.close();
         self.end_active(why);
-        while let Ok(submitted) = self.inbox.try_recv() {
-            submitted.reply.end(Err(why.clone()));
+        while let Ok(message) = self.inbox.try_recv() {
+            if let Message::Job(submitted) = message {
+                submitted.reply.end(Err(why.clone()));
+            }
         }
+        self.errands.clear();
         for submitted in self.queue.drain() {
             submitted.reply.end(Err(why.clone()));
         }

@@ -82,6 +82,16 @@ pub(crate) fn built(build: &Build) -> Value {
     version
 }
 
+/// Digest of what decides the last bits of what is computed, beside the weights.
+pub(super) fn bits(engine: &EngineConfig, build: &Build) -> String {
+    let settings = json!({
+        "engine": engine,
+        "cpu_features": build.cpu_features,
+        "devices": build.devices,
+    });
+    sha256(settings.to_string().as_bytes())
+}
+
 fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()

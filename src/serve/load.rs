@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use tracing::{info, warn};
 
-use super::vision;
+use super::{states::States, vision};
 use crate::{
     api::{Scale, Work},
     chat::{Chat, ChatError},
@@ -21,6 +21,7 @@ use crate::{
         fit::{self, Files, FitError, Plan, memory::HostMemory},
         llama::{self, Encoder, Llama, LoadError, Weights},
         lookup,
+        state::Places,
         task::{Pooling, Task},
     },
     report::{self, Allocated},
@@ -67,20 +68,21 @@ impl fmt::Display for Step {
 /// Where the margin was left to the plan and turns out too small for this card, the placement is made again with a
 /// larger one: a start that takes longer is better than none.
 ///
-/// `template` replaces the model's own chat template. `report` returns whether to go on.
+/// `states`: where those of its sequences may lie. `template` replaces the model's own chat template. `report` returns whether to go on.
 ///
 /// [`llama::init`]: crate::engine::llama::init
 pub(crate) fn load(
     files: Files<'_>,
     mut plan: Plan,
     config: &Config,
+    states: &States,
     template: Option<&str>,
     report: &mut dyn FnMut(Step) -> bool,
 ) -> Result<Loaded, LoadFailure> {
     const MORE_MIB: u32 = 256;
     let mut margin = None;
     loop {
-        match attempt(files, &plan, config, template, report) {
+        match attempt(files, &plan, config, states, template, report) {
             Err(LoadFailure::Engine(LoadError::WarmUp(why)))
                 if config.engine.placement.margin.is_none()
                     && margin.is_none_or(|margin| margin < 4 * MORE_MIB) =>
@@ -104,6 +106,7 @@ fn attempt(
     files: Files<'_>,
     plan: &Plan,
     config: &Config,
+    states: &States,
     template: Option<&str>,
     report: &mut dyn FnMut(Step) -> bool,
 ) -> Result<Loaded, LoadFailure> {
@@ -117,7 +120,10 @@ fn attempt(
         go_on
     })?;
     let (work, thread, buffers) = match plan.settings.task {
-        Task::Generate => generator(&weights, files, plan, config, template, report)?,
+        Task::Generate => {
+            let places = states.places(config, plan);
+            generator(&weights, files, plan, config, places, template, report)?
+        }
         Task::Encode(_) => encoder(&weights, plan, config, report)?,
     };
     report::log_allocated(plan, &buffers);
@@ -138,6 +144,7 @@ fn generator(
     files: Files<'_>,
     plan: &Plan,
     config: &Config,
+    places: Places,
     template: Option<&str>,
     report: &mut dyn FnMut(Step) -> bool,
 ) -> Result<Warm, LoadFailure> {
@@ -149,7 +156,7 @@ fn generator(
     let (settings, own, planned) = (config.engine.clone(), Arc::clone(weights), plan.clone());
     let draft = files.draft.map(ToOwned::to_owned);
     let (tell, seen) = mpsc::channel();
-    let (engine, thread) = engine::start(tuning(config)?, move || {
+    let (engine, thread) = engine::start_in(places, tuning(config)?, move || {
         let mut llama = Llama::open(own, &settings, &planned)?;
         let mut taken = Allocated {
             model: llama.buffers(),

@@ -15,6 +15,7 @@ use super::{
     Failure, last_words,
     load::{self, LoadFailure, Loaded, Step},
     locate::{Origin, Origins, Proved},
+    states::{Folders, States},
     trial,
 };
 use crate::{
@@ -40,6 +41,7 @@ pub(super) struct Loading {
     pub(super) origins: Origins,
     pub(super) config: Config,
     pub(super) template: Option<String>,
+    pub(super) folders: Folders,
     /// Where the server listens, for the status line.
     pub(super) addresses: String,
     pub(super) stage: watch::Sender<Stage>,
@@ -121,6 +123,7 @@ impl Loading {
             proved.files(),
             plan,
             &self.config,
+            &States::new(self.folders.clone(), &proved),
             self.template.as_deref(),
             &mut report,
         )?;

@@ -1,6 +1,6 @@
 # The machine of the test: a container booted with systemd, thrown away afterwards. Sourced by run.sh.
 # shellcheck shell=bash
-# Set by run.sh and steps.sh:
+# Set by run.sh and steps.sh, as is `cannot`:
 # shellcheck disable=SC2154
 
 # await SECONDS COMMAND...: until it succeeds.
@@ -39,8 +39,8 @@ boot() {
             --link-journal=no
     ' boot "$1" "$work" "appliance.$$" </dev/null >"$work/console" 2>&1 &
     supervisor=$!
-    await 30 has_leader || { tail -n 20 "$work/console" >&2; exit 1; }
-    await 60 is_up || { tail -n 20 "$work/console" >&2; exit 1; }
+    await 30 has_leader || { tail -n 20 "$work/console" >&2; cannot "no container can be started"; }
+    await 120 is_up || { tail -n 20 "$work/console" >&2; cannot "systemd does not boot in a container"; }
 }
 
 has_leader() {
@@ -70,7 +70,7 @@ install_server() {
     cp -rL "$build"/{llm-server,lib,backends} "$root/usr/lib/llm-server/"
     ln -sf ../lib/llm-server/llm-server "$root/usr/bin/llm-server"
     cp contrib/systemd/*.{service,socket} "$root/usr/lib/systemd/system/"
-    cp contrib/systemd/{gpu,api-keys}.conf "$root/root/"
+    cp contrib/systemd/*.conf "$root/root/"
     configure ''
     inside systemctl daemon-reload
 }

@@ -7,6 +7,8 @@
 #   APPLIANCE_FOLDER   where the root is kept between runs [target/appliance]
 #   LLM_SERVER_MODELS  store that has the small model, or where to fetch it [target/test-models]
 #   ONLY               run only the steps whose names match this
+#
+# Exit status 77: it cannot be tried on this machine, and the last line says why.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=$PWD/tests/appliance
@@ -16,7 +18,7 @@ build=$(realpath "${APPLIANCE_BUILD:-target/release}")
 folder=${APPLIANCE_FOLDER:-$PWD/target/appliance}
 export LLM_SERVER_MODELS=${LLM_SERVER_MODELS:-$PWD/target/test-models}
 
-cannot() { echo "the appliance cannot be tried here: $*" >&2; exit 1; }
+cannot() { echo "the appliance cannot be tried here: $*" >&2; exit 77; }
 [ "$(id -u)" -eq 0 ] || cannot "booting a container needs root"
 [ -x "$build/llm-server" ] || cannot "there is no $build/llm-server; run \`make build\` first"
 mkdir -p "$folder"

@@ -34,7 +34,7 @@ drop_in() {
     inside systemctl daemon-reload
 }
 as_shipped() {
-    rm -rf "/proc/$leader/root/etc/systemd/system/$unit.d"
+    rm -rf "/proc/$leader/root/etc/systemd/system/$unit.d" "/proc/$leader/root/run/systemd/system.control/$unit.d"
     configure ''
     inside systemctl daemon-reload
     # Both, and the socket first: systemd opens none whose service runs.
@@ -43,6 +43,9 @@ as_shipped() {
     inside systemctl start llm-server.socket
     inside systemctl start "$unit"
 }
+
+# shipped NAME: a file of contrib/systemd that is laid beside the unit by hand.
+shipped() { cat "/proc/$leader/root/root/$1.conf"; }
 
 # What the journal says of a unit since `mark`.
 mark() { inside journalctl --sync; cursor=$(inside journalctl -n 0 --show-cursor --quiet | sed -n 's/^-- cursor: //p'); }
@@ -65,7 +68,7 @@ stream_is_whole() {
 
 units_are_right() {
     inside systemd-analyze verify --man=no --recursive-errors=one \
-        /usr/lib/systemd/system/llm-server{.service,.socket,@x.service,@x.socket,-models@x.service} 2>&1 |
+        /usr/lib/systemd/system/llm-server{.service,.socket,-rpc.service,@x.service,@x.socket,-models@x.service} 2>&1 |
         { grep -v "Unknown key '\(RestartSteps\|RestartMaxDelaySec\|RestartMode\)'" || true; } | tee "$work/verify"
     [ ! -s "$work/verify" ]
 }
@@ -266,6 +269,73 @@ MemoryMax=$limit"
     as_shipped
 }
 
+# What the plan says becomes the unit's limits, also when the plan changes.
+limits_follow_the_plan() {
+    local first
+    drop_in memory "$(shipped memory)"
+    configure 'cache.ram = 64,'
+    mark
+    inside systemctl restart "$unit" || { journal; return 1; }
+    limits_are_planned
+    first=$(property MemoryMax)
+    answers
+    # Twice the cache of the sequences: the first limit may not stand in its way.
+    configure "cache.ram = 64, engine.kv = { k = 'f32, v = 'f32 },"
+    inside systemctl restart "$unit"
+    limits_are_planned
+    [ "$(property MemoryMax)" -gt "$first" ]
+    answers
+    echo "note: MemoryMax $((first >> 20)) MiB, then $(($(property MemoryMax) >> 20))"
+
+    # Without a bound no limit, and the server runs all the same.
+    configure ''
+    mark
+    inside systemctl restart "$unit"
+    says 'cache.ram: a limit needs a number of MiB'
+    is MemoryMax infinity
+    answers
+    as_shipped
+}
+limits_are_planned() {
+    local told
+    told=$(inside cat /run/llm-server/memory)
+    [ "$told" = "MemoryMax=$(property MemoryMax)"$'\n'"MemoryLow=$(property MemoryLow)" ] ||
+        { echo "systemd has MemoryMax=$(property MemoryMax) MemoryLow=$(property MemoryLow), planned was: $told"; return 1; }
+}
+
+# Two workers as services, on this machine for want of others. The second is the first under another name.
+workers_share_a_model() {
+    local root=/proc/$leader/root before
+    cp "$root/usr/lib/systemd/system/llm-server-rpc.service" "$root/run/systemd/system/llm-server-rpc2.service"
+    sed -i 's/LISTEN=127.0.0.1:50052/LISTEN=127.0.0.1:50053/; s/^CacheDirectory=.*/&2/' "$root/run/systemd/system/llm-server-rpc2.service"
+    drop_in rpc "$(shipped rpc | sed 's/^IPAddressAllow=.*/IPAddressAllow=localhost/')"
+    configure 'engine.rpc = ["127.0.0.1:50052", "127.0.0.1:50053"],'
+
+    # Nobody lends yet: tried again, not given up.
+    mark
+    inside systemctl stop "$unit"
+    inside systemctl start --no-block "$unit"
+    await 30 says 'engine.rpc: the worker 127.0.0.1:50052 cannot be reached' || { journal; return 1; }
+    is ExecMainStatus 69
+    inside systemctl start llm-server-rpc.service llm-server-rpc2.service
+    await 90 active
+    answers
+    ask /props | grep -q '"RPC1"'
+
+    before=$(property MainPID)
+    inside systemctl kill -s KILL llm-server-rpc2.service
+    # The loss is noticed by whoever needs the worker next.
+    chat >/dev/null || true
+    await 90 is_another_process "$before"
+    await 90 active
+    answers
+    await 5 active llm-server-rpc2.service
+    inside systemd-analyze security --no-pager --threshold=15 llm-server-rpc.service | tail -n 1
+    inside systemctl stop llm-server-rpc.service llm-server-rpc2.service
+    as_shipped
+}
+is_another_process() { [ "$(property MainPID)" != "$1" ] && ! is MainPID 0; }
+
 journal_knows_the_request() {
     local field id=appliance-$RANDOM
     answers -H "x-request-id: $id"
@@ -299,6 +369,8 @@ all_steps() {
     step 'a wrong key file is refused by name, and a right one asks for keys' wrong_keys_are_refused
     step 'a wrong configuration is refused with the place, once' wrong_configuration_is_refused
     step 'too little memory is refused with what would fit' little_memory_is_refused
+    step 'limits of memory are those of the plan' limits_follow_the_plan
+    step 'two workers lend their devices, and one that is lost is found again' workers_share_a_model
     step 'the journal finds a request by its id' journal_knows_the_request
     step 'the exposure is low, without and with a GPU' exposure_is_low
 }

@@ -21,13 +21,22 @@ pub(crate) fn projector(kind: &str, width: usize) -> PathBuf {
 
 /// A small hybrid model with M-RoPE and an embedding width of 256, of `benches/gen_moe.py`.
 pub(crate) fn hybrid() -> PathBuf {
-    let path = server::models().join("hybrid-tiny.gguf");
+    synthetic("hybrid-tiny.gguf", "qwen35moe-tiny")
+}
+
+/// A small model of which most layers see a window of 256 tokens.
+pub(crate) fn windowed() -> PathBuf {
+    synthetic("window-tiny.gguf", "gemma3-tiny")
+}
+
+fn synthetic(name: &str, preset: &str) -> PathBuf {
+    let path = server::models().join(name);
     // One process writes it, the others find it whole.
     if !path.exists() {
         let part = path.with_extension(format!("{}.part", std::process::id()));
         let status = Command::new(python())
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/gen_moe.py"))
-            .args(["--preset", "qwen35moe-tiny", "--quiet", "-o"])
+            .args(["--preset", preset, "--quiet", "-o"])
             .arg(&part)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .status();

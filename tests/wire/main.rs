@@ -19,5 +19,6 @@ mod property;
 mod props;
 mod rerank;
 mod responses;
+mod slots;
 mod status;
 mod support;

@@ -426,10 +426,10 @@ async fn what_would_change_the_server_is_refused() {
     insta::assert_snapshot!(told.join("\n"), @r#"
     /props: 400 "the properties of this server are set in its configuration file and do not change while it runs"
     /lora-adapters: 400 "this server loads no LoRA adapters: merge them into the model's file"
-    /slots/0?action=save: 400 "action: sequences are not saved to files: prompts that were computed are kept in host memory (cache.ram) and found again by what they say"
-    /slots/0?action=restore: 400 "action: sequences are not saved to files: prompts that were computed are kept in host memory (cache.ram) and found again by what they say"
-    /slots/0?action=erase: 400 "action: what a sequence holds is never shown to others and makes room by itself; `cache_prompt: false` keeps a request from using or leaving any of it"
-    /slots/0?action=dance: 400 "action: expected \"save\", \"restore\" or \"erase\", none of which this server offers"
-    /slots/0: 400 "action: expected \"save\", \"restore\" or \"erase\", none of which this server offers"
+    /slots/0?action=save: 400 "action: sequences are neither saved nor restored nor erased here: that needs cache.slots = \"FOLDER\" in the configuration; computed prompts are found again by what they say (cache.ram, cache.disk)"
+    /slots/0?action=restore: 400 "action: sequences are neither saved nor restored nor erased here: that needs cache.slots = \"FOLDER\" in the configuration; computed prompts are found again by what they say (cache.ram, cache.disk)"
+    /slots/0?action=erase: 400 "action: sequences are neither saved nor restored nor erased here: that needs cache.slots = \"FOLDER\" in the configuration; computed prompts are found again by what they say (cache.ram, cache.disk)"
+    /slots/0?action=dance: 400 "action: sequences are neither saved nor restored nor erased here: that needs cache.slots = \"FOLDER\" in the configuration; computed prompts are found again by what they say (cache.ram, cache.disk)"
+    /slots/0: 400 "action: sequences are neither saved nor restored nor erased here: that needs cache.slots = \"FOLDER\" in the configuration; computed prompts are found again by what they say (cache.ram, cache.disk)"
     "#);
 }

@@ -23,6 +23,7 @@ use llm_server::{
         constrain::Constraints,
         embed::{self, Encoder, Pairing, fake::FakeEncoder},
         fake::{Fake, FakeVocab, Fault},
+        state::Places,
         model::{About, Fim, Vocab},
         task::Pooling,
         vision::Vision,
@@ -54,6 +55,8 @@ pub(crate) struct Setup {
     pub(crate) fim: Fim,
     pub(crate) about: About,
     pub(crate) vision: Option<Vision>,
+    /// Where states may lie as files.
+    pub(crate) places: Places,
 }
 
 impl Default for Setup {
@@ -70,6 +73,7 @@ impl Default for Setup {
             fim: Fim::default(),
             about: About::default(),
             vision: None,
+            places: Places::default(),
             limits: Limits {
                 queue: 4,
                 max_tokens: None,
@@ -109,8 +113,10 @@ impl Setup {
             fim,
             about,
             vision,
+            places,
         } = self;
-        let built = engine::start(
+        let built = engine::start_in(
+            places,
             engine::Tuning {
                 queue,
                 ..engine::Tuning::default()

@@ -1,16 +1,23 @@
-//! `GET /slots`: what each sequence is doing, without a word of what was said in it.
+//! `GET /slots`: what each sequence is doing, without a word of what was said in it; and `POST /slots/{id}`: its state
+//! saved to a file, restored from one, erased.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json,
-    extract::{Query, State},
+    Extension, Json,
+    body::Body,
+    extract::{Path, Query, State},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::{
-    api::{App, error::ApiError},
-    engine::Sequence,
+    api::{App, auth::Tenant, body, error::ApiError, fields::Fields},
+    engine::{
+        Engine, Sequence,
+        state::{Done, FileName, NotDone, SlotError, Slots},
+    },
 };
 
 #[derive(Deserialize)]
@@ -72,4 +79,147 @@ fn slot(id: u32, context: u32, now: Sequence) -> Slot {
             n_decoded: now.generated,
         }],
     }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Action {
+    action: Option<String>,
+}
+
+/// What is to be done with a sequence.
+enum Act {
+    Save(FileName),
+    Restore(FileName),
+    Erase,
+}
+
+/// `POST /slots/{id}`: `id` is the sequence's number, as the list has it. It waits while a request has the sequence.
+pub(super) async fn act(
+    State(app): State<Arc<App>>,
+    Extension(tenant): Extension<Tenant>,
+    Path(id): Path<String>,
+    Query(Action { action }): Query<Action>,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let service = app.service()?;
+    let (engine, _) = service.work.generator()?;
+    let Some(slots) = engine.slots() else {
+        return Err(ApiError::invalid(
+            "action",
+            "action: sequences are neither saved nor restored nor erased here: that needs cache.slots = \"FOLDER\" in the \
+             configuration; computed prompts are found again by what they say (cache.ram, cache.disk)",
+        ));
+    };
+    let last = engine.shape().sequences.saturating_sub(1);
+    let sequence = id.parse().ok().filter(|id| *id <= last);
+    let sequence = sequence.ok_or_else(|| {
+        ApiError::invalid(
+            "id",
+            format!("id: expected a sequence, 0–{last}, got {id:?}"),
+        )
+    })?;
+    let limits = app.limits();
+    let bytes = body::receive(body, &limits).await?;
+    let act = Act::read(action.as_deref(), &bytes)?;
+    let patience = limits.queue_wait;
+    timeout(patience, act.run(engine, slots, sequence, tenant.cache))
+        .await
+        .map_err(|_| ApiError::QueueWait(patience))?
+        .map(Json)
+}
+
+impl Act {
+    fn read(action: Option<&str>, body: &[u8]) -> Result<Self, ApiError> {
+        match action {
+            Some("save") => file_name(body).map(Self::Save),
+            Some("restore") => file_name(body).map(Self::Restore),
+            // llama-server does not look at the body.
+            Some("erase") => Ok(Self::Erase),
+            other => Err(ApiError::invalid(
+                "action",
+                format!(
+                    "action: expected \"save\", \"restore\" or \"erase\", {}",
+                    other.map_or("but it is missing".to_owned(), |other| format!(
+                        "got {other:?}"
+                    ))
+                ),
+            )),
+        }
+    }
+
+    async fn run(
+        self,
+        engine: &Engine,
+        slots: &Arc<Slots>,
+        id: u32,
+        tenant: u64,
+    ) -> Result<Value, ApiError> {
+        match self {
+            Self::Save(name) => {
+                let outcome = slots.save(engine, id, tenant, &name).await;
+                let Done {
+                    tokens,
+                    bytes,
+                    took,
+                } = outcome.map_err(refused)?;
+                Ok(json!({
+                    "id_slot": id,
+                    "filename": name.as_str(),
+                    "n_saved": tokens,
+                    "n_written": bytes,
+                    "timings": {"save_ms": millis(took)},
+                }))
+            }
+            Self::Restore(name) => {
+                let outcome = slots.restore(engine, id, tenant, &name).await;
+                let Done {
+                    tokens,
+                    bytes,
+                    took,
+                } = outcome.map_err(refused)?;
+                Ok(json!({
+                    "id_slot": id,
+                    "filename": name.as_str(),
+                    "n_restored": tokens,
+                    "n_read": bytes,
+                    "timings": {"restore_ms": millis(took)},
+                }))
+            }
+            Self::Erase => {
+                let outcome = engine.forget(id, tenant).await;
+                let tokens = outcome.map_err(|error| refused(error.into()))?;
+                Ok(json!({"id_slot": id, "n_erased": tokens}))
+            }
+        }
+    }
+}
+
+fn file_name(body: &[u8]) -> Result<FileName, ApiError> {
+    let object = body::parse(body)?;
+    let fields = Fields::new(&object);
+    let name = fields.text("filename")?;
+    let name = name.ok_or_else(|| fields.wrong("filename", "a string"))?;
+    FileName::parse(name).map_err(|expected| {
+        ApiError::invalid("filename", format!("filename: {expected}, got {name:?}"))
+    })
+}
+
+fn refused(error: SlotError) -> ApiError {
+    let named = |why: String| ApiError::invalid("filename", format!("filename: {why}"));
+    match error {
+        SlotError::NoFile | SlotError::Unusable(_) => named(error.to_string()),
+        SlotError::NotDone(why @ NotDone::TooLong { .. }) => named(why.to_string()),
+        SlotError::NotDone(why @ (NotDone::NoSequence { .. } | NotDone::NotTheirs(_))) => {
+            ApiError::invalid("id", format!("id: {why}"))
+        }
+        SlotError::NotDone(why @ NotDone::NotTaken) => named(why.to_string()),
+        SlotError::NotDone(NotDone::Stopped) => ApiError::Draining,
+        SlotError::NotDone(NotDone::NotGiven) | SlotError::NotWritten(_) | SlotError::Lost => {
+            ApiError::Internal(error.to_string())
+        }
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }

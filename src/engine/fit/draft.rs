@@ -28,7 +28,7 @@ pub(super) fn places(config: &EngineConfig, gpus: &[Gpu]) -> Result<Vec<Option<S
     const FIELD: &str = "engine.speculate.draft_device";
     match config.speculate.draft_device.as_deref() {
         None => {
-            let gpu = first(gpus, config).map(|gpu| Some(gpu.to_owned()));
+            let gpu = first(gpus, config).map(|at| Some(gpus[at].name.clone()));
             Ok(gpu.into_iter().chain([None]).collect())
         }
         Some(CPU) => Ok(vec![None]),

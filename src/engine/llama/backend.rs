@@ -65,13 +65,16 @@ fn backend_folder() -> Option<PathBuf> {
         .find(|folder| folder.is_dir())
 }
 
-/// Whether a plugin for something else than CPUs lies among the backends. Loads nothing.
+/// Whether a plugin for GPUs of this machine lies among the backends. Loads nothing.
 pub(crate) fn has_gpu_plugin() -> bool {
     let folder = backend_folder().and_then(|folder| folder.read_dir().ok());
     folder.into_iter().flatten().flatten().any(|file| {
         let name = file.file_name();
         let name = name.to_string_lossy();
-        name.starts_with("libggml-") && !name.starts_with("libggml-cpu") && name.contains(".so")
+        let of_another_kind = ["libggml-cpu", "libggml-rpc"];
+        name.starts_with("libggml-")
+            && !of_another_kind.iter().any(|kind| name.starts_with(kind))
+            && name.contains(".so")
     })
 }
 

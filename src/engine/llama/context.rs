@@ -294,6 +294,10 @@ impl Model for Llama {
         self.guesser.as_mut().map(Guesser::drafter)
     }
 
+    fn layout_varies(&self) -> bool {
+        self.weights.has_window()
+    }
+
     fn decode(&mut self, rows: &[Row], abandoned: &dyn Fn() -> bool) -> Result<(), DecodeError> {
         self.check(rows)?;
         let batch = self.batch.fill(rows);
@@ -339,6 +343,9 @@ impl Model for Llama {
         // SAFETY: the context is valid and `sequence` is one of its own (`Slot` numbers them).
         let cut = unsafe {
             let memory = sys::llama_get_memory(self.context);
+            if from == 0 {
+                self.search_from_the_start(id);
+            }
             // Recurrent states cannot be cut at any place: then the whole sequence goes.
             sys::llama_memory_seq_rm(memory, id, place, -1)
                 || !sys::llama_memory_seq_rm(memory, id, -1, -1)
@@ -393,6 +400,7 @@ impl Model for Llama {
             return false;
         }
         let (state, followed) = heads::divide(state);
+        self.search_from_the_start(id);
         // SAFETY: as above; states never outlive the model they were saved from.
         let began = Instant::now();
         let restored = unsafe { guard::restore(self.context, id, part, state) };
@@ -477,6 +485,19 @@ impl Model for Llama {
 }
 
 impl Llama {
+    /// Has llama.cpp look for free cells from the first one on. In a window's cache it otherwise goes on where it was.
+    fn search_from_the_start(&self, sequence: sys::llama_seq_id) {
+        // It asserts that positions have one dimension.
+        if self.weights.has_window() && self.weights.positions() == 1 {
+            let beyond = sys::llama_pos::MAX - 2;
+            // SAFETY: the context is valid and `sequence` is one of its own. Moving nothing resets the search.
+            unsafe {
+                let memory = sys::llama_get_memory(self.context);
+                sys::llama_memory_seq_add(memory, sequence, beyond, beyond + 1, 1);
+            }
+        }
+    }
+
     /// # Safety
     /// The batch holds no more rows and outputs than the context was made for.
     unsafe fn compute(

@@ -22,6 +22,31 @@ pub(crate) struct Gpu {
     pub(crate) free: u64,
 }
 
+impl Gpu {
+    /// Whether a worker lends it; the RPC backend names its devices so.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.name.starts_with("RPC")
+    }
+}
+
+/// What a worker lends by itself: the GPUs, else the CPU.
+pub(crate) fn worth_lending() -> Vec<String> {
+    let gpus: Vec<_> = gpus().into_iter().map(|gpu| gpu.name).collect();
+    if gpus.is_empty() {
+        vec!["CPU".to_owned()]
+    } else {
+        gpus
+    }
+}
+
+/// The names of all devices of this process, CPUs among them.
+pub(crate) fn names() -> Vec<String> {
+    handles()
+        // SAFETY: the handle is valid and its name lives as long as the device.
+        .map(|(handle, _)| unsafe { string(sys::ggml_backend_dev_name(handle)) })
+        .collect()
+}
+
 /// Every GPU that llama.cpp would choose by itself: each card once, integrated ones only where there is no other.
 pub(crate) fn gpus() -> Vec<Gpu> {
     let mut ids = HashSet::new();

@@ -136,6 +136,12 @@ impl Weights {
         }
     }
 
+    /// Whether layers see a window only, whose cells are used anew.
+    pub(super) fn has_window(&self) -> bool {
+        // SAFETY: the model is valid.
+        unsafe { sys::llama_model_n_swa(self.model) > 0 }
+    }
+
     /// Numbers of each row that may come in place of a token.
     pub(super) fn embedding_width(&self) -> usize {
         // SAFETY: the model is valid.

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, sync::Arc};
 
 use super::{Worker, admit::Source};
 use crate::engine::{
-    media,
+    Failed, media,
     model::{Model, Part},
     prefix::{Checkpoint, Prefix},
     slot::small,
@@ -125,14 +125,14 @@ impl<M: Model> Worker<M> {
         done
     }
 
-    fn empty(&mut self, at: usize) {
+    pub(super) fn empty(&mut self, at: usize) {
         let slot = &mut self.slots[at];
         self.model.truncate(slot.sequence, 0);
         slot.prefix.truncate(0);
     }
 
     /// Keeps a free sequence's state in host memory before it is overwritten.
-    fn put_aside(&mut self, at: usize) {
+    pub(super) fn put_aside(&mut self, at: usize) {
         let slot = &self.slots[at];
         if slot.computed() < WORTH_KEEPING || self.store.covers(&slot.prefix) {
             return;
@@ -153,6 +153,27 @@ impl<M: Model> Worker<M> {
         }
     }
 
+    /// Brings a sequence's state into the order in which it would come out of a cache: what is computed next shall have
+    /// the same bits either way.
+    pub(super) fn lay_out(&mut self, at: usize) {
+        if !self.model.layout_varies() {
+            return;
+        }
+        let slot = &self.slots[at];
+        let (sequence, prefix) = (slot.sequence, &slot.prefix);
+        let kept = prefix.checkpoint(prefix.tokens.len());
+        let kept = kept.filter(|checkpoint| checkpoint.at == prefix.tokens.len());
+        let state = match kept {
+            Some(checkpoint) => Some(Arc::clone(&checkpoint.state)),
+            None => self.model.save(sequence, Part::Rest).map(Arc::new),
+        };
+        if !state.is_some_and(|state| self.model.restore(sequence, Part::Rest, &state)) {
+            self.empty(at);
+            let why = "its state could not be kept reproducible";
+            self.slots[at].fail(Failed::Decode(why.into()));
+        }
+    }
+
     /// A sequence's state, if it may be kept and there is room for it; what is longest unused goes for it.
     fn keep(&mut self, at: usize, part: Part) -> Option<Arc<Vec<u8>>> {
         let slot = &self.slots[at];
@@ -169,7 +190,7 @@ impl<M: Model> Worker<M> {
     }
 
     /// Lets what is longest unused go until `more` bytes fit; nothing of the sequence `but` goes.
-    fn make_room(&mut self, more: usize, but: usize) -> bool {
+    pub(super) fn make_room(&mut self, more: usize, but: usize) -> bool {
         while self.weigh() + more > self.tuning.cache_bytes {
             if !self.store.drop_oldest() && !self.drop_oldest_checkpoint(but) {
                 return false;

@@ -190,11 +190,17 @@ impl<M: Model> Worker<M> {
             let at_border = active.borders.binary_search(&computed).is_ok()
                 || (grid > 1 && computed.is_multiple_of(grid));
             let ended = active.job.max_tokens == 0 && computed == active.tokens.len();
-            if computed == active.tokens.len() && !ended {
-                rows.push((at, first + known - 1));
+            let samples = computed == active.tokens.len() && !ended;
+            if at_border && computed <= active.job.prompt.len() {
+                if keeps {
+                    self.keep_checkpoint(at);
+                }
+                if grid > 1 {
+                    self.lay_out(at);
+                }
             }
-            if keeps && at_border && computed <= active.job.prompt.len() {
-                self.keep_checkpoint(at);
+            if samples && self.slots[at].active.is_some() {
+                rows.push((at, first + known - 1));
             }
             if ended {
                 self.slots[at].finish(Finish::Length);

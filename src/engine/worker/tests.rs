@@ -22,6 +22,7 @@ use crate::engine::{
 mod images;
 mod load;
 mod reuse;
+mod state;
 mod turns;
 
 const LONG: Duration = Duration::from_mins(1);

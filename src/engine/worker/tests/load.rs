@@ -1,12 +1,17 @@
 //! Hours of random load in seconds: whatever comes together, every job ends once and rightly, and nothing leaks.
 
+use std::path::Path;
+
 use proptest::prelude::*;
+use tempfile::TempDir;
 
 use super::*;
 use crate::engine::{
     Token, Worth,
     draft::{Drafter, Guesses, Wish},
     fake::answer,
+    start_in,
+    state::{Folder, NotDone, Places, Saved, Shelf},
 };
 
 /// What one client does in a random run.
@@ -21,6 +26,19 @@ struct Client {
     /// Comes only after the one before it has ended.
     waits: bool,
     max_tokens: u32,
+    /// What it asks of a sequence beforehand.
+    errand: Option<(Errand, u32)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Errand {
+    /// A copy, for its own tenant.
+    Copy,
+    /// The last copy of its tenant's.
+    Put,
+    Forget,
+    /// Asked, and gone before it is done.
+    Leave,
 }
 
 /// How the engine is set up.
@@ -34,6 +52,8 @@ struct Setup {
     forgetful: usize,
     tuning: Tuning,
     faults: Vec<u8>,
+    /// Its prompts outlive it.
+    files: bool,
 }
 
 /// What the drafter is like.
@@ -106,8 +126,15 @@ fn clients() -> impl Strategy<Value = Vec<Client>> {
         prop::bool::weighted(0.3),
         prop_oneof![Just(1000_u32), 0u32..20],
     );
+    let act = prop_oneof![
+        Just(Errand::Copy),
+        Just(Errand::Put),
+        Just(Errand::Forget),
+        Just(Errand::Leave)
+    ];
+    let client = (client, prop::option::weighted(0.4, (act, 0u32..7)));
     let client = client.prop_map(
-        |(line, prefix, tenant, key, leaves_after, waits, max_tokens)| Client {
+        |((line, prefix, tenant, key, leaves_after, waits, max_tokens), errand)| Client {
             line,
             prefix,
             tenant,
@@ -115,6 +142,7 @@ fn clients() -> impl Strategy<Value = Vec<Client>> {
             leaves_after,
             waits,
             max_tokens,
+            errand,
         },
     );
     prop::collection::vec(client, 1..32)
@@ -151,17 +179,31 @@ fn setups() -> impl Strategy<Value = Setup> {
         (0usize..20).prop_map(Drafting::Failing),
     ];
     let guessing = (0usize..5, drafter);
-    (1u32..6, any::<bool>(), guessing, 0usize..6, tuning, faults).prop_map(
-        |(sequences, recurrent, (takes_back, drafter), forgetful, tuning, faults)| Setup {
-            sequences,
-            recurrent,
-            takes_back,
-            drafter,
-            forgetful: if forgetful == 1 { 0 } else { forgetful },
-            tuning,
-            faults,
-        },
+    // Files cost time, which other cases use better.
+    let files = prop::bool::weighted(0.1);
+    (
+        1u32..6,
+        any::<bool>(),
+        guessing,
+        0usize..6,
+        tuning,
+        faults,
+        files,
     )
+        .prop_map(
+            |(sequences, recurrent, (takes_back, drafter), forgetful, tuning, faults, files)| {
+                Setup {
+                    sequences,
+                    recurrent,
+                    takes_back,
+                    drafter,
+                    forgetful: if forgetful == 1 { 0 } else { forgetful },
+                    tuning,
+                    faults,
+                    files,
+                }
+            },
+        )
 }
 
 proptest! {
@@ -187,11 +229,19 @@ proptest! {
         if setup.drafter != Drafting::None {
             fake = fake.with_drafter(Box::new(Guesser { kind: setup.drafter, times: 0 }));
         }
-        let (engine, thread) = start_tuned(setup.tuning.clone(), fake);
+        let folder = setup.files.then(|| tempfile::tempdir().unwrap());
+        let folder = folder.as_ref().map(TempDir::path);
+        let (engine, thread) = start_filing(folder, setup.tuning.clone(), fake);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let mut running = Vec::new();
+        let mut copies = [const { None }; 2];
         for client in clients {
             if client.waits {
                 settle_or_leave(&mut running)?;
+            }
+            if let (Some((act, sequence)), Some(tenant)) = (client.errand, client.tenant) {
+                let copy = &mut copies[usize::try_from(tenant).unwrap()];
+                runtime.block_on(ask_of(&engine, (act, sequence, tenant), copy))?;
             }
             let prompt = format!("{}{}\n", "shared prefix\n".repeat(client.prefix), client.line);
             let job = Job {
@@ -210,6 +260,22 @@ proptest! {
         let kept = engine.kept();
         prop_assert!(kept.bytes <= setup.tuning.cache_bytes as u64, "{kept:?} {}", setup.tuning.cache_bytes);
         prop_assert!(kept.tokens <= setup.sequences * 320, "{kept:?}");
+        drop(engine);
+        thread.join().unwrap();
+        let Some(folder) = folder else {
+            return Ok(());
+        };
+        // What lies on the disk now is whole, within its budget, and answers rightly.
+        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().metadata().unwrap());
+        let bytes: u64 = files.map(|file| file.len()).sum();
+        prop_assert!(bytes <= ON_DISK, "{bytes}");
+        let fake = Fake::new(setup.sequences, 320);
+        let fake = if setup.recurrent { fake.recurrent() } else { fake };
+        let (engine, thread) = start_filing(Some(folder), setup.tuning.clone(), fake);
+        for prefix in 0..8 {
+            let events = engine.submit(job(&format!("{}again\n", "shared prefix\n".repeat(prefix)))).unwrap();
+            prop_assert_eq!(collect(events).0, "again");
+        }
         drop(engine);
         thread.join().unwrap();
     }
@@ -240,6 +306,52 @@ fn an_answer_goes_on_when_its_drafter_fails_and_a_right_one_is_counted() {
     );
     let failing = answer(Drafting::Failing(1));
     assert!((1..=16).contains(&failing.accepted_tokens), "{failing:?}");
+}
+
+const ON_DISK: u64 = 3000;
+
+fn start_filing(folder: Option<&Path>, tuning: Tuning, fake: Fake) -> (Engine, JoinHandle<()>) {
+    let archive = folder.map(|folder| Shelf {
+        folder: Folder::open(folder.into()).unwrap(),
+        bytes: ON_DISK,
+        within: LONG,
+    });
+    let places = Places {
+        archive,
+        ..Places::default()
+    };
+    let built = start_in(places, tuning, move || Ok::<_, Infallible>(fake));
+    built.unwrap_or_else(|never| match never {})
+}
+
+/// An errand ends well or is refused for one of the reasons that there are.
+async fn ask_of(
+    engine: &Engine,
+    (act, sequence, tenant): (Errand, u32, u64),
+    copy: &mut Option<Saved>,
+) -> Result<(), TestCaseError> {
+    let outcome = match (act, &copy) {
+        (Errand::Copy, _) => engine.copy(sequence, tenant).await.map(|saved| {
+            let tokens = saved.tokens();
+            *copy = Some(saved);
+            u32::try_from(tokens).unwrap()
+        }),
+        (Errand::Put, Some(saved)) => engine.put(sequence, tenant, saved.clone()).await,
+        (Errand::Forget, _) => engine.forget(sequence, tenant).await,
+        (Errand::Put, None) | (Errand::Leave, _) => {
+            let moment = Duration::from_micros(100);
+            let _ = tokio::time::timeout(moment, engine.copy(sequence, tenant)).await;
+            return Ok(());
+        }
+    };
+    match outcome {
+        Ok(tokens) => prop_assert!(tokens <= 320),
+        Err(NotDone::NoSequence { last, .. }) => prop_assert!(sequence > last),
+        Err(NotDone::NotTheirs(at)) => prop_assert_eq!(at, sequence),
+        Err(NotDone::NotGiven | NotDone::NotTaken) => {}
+        Err(other) => prop_assert!(false, "{other:?}"),
+    }
+    Ok(())
 }
 
 /// Every client reads to its end, or goes away; each that stays got its whole answer.
