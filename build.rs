@@ -34,6 +34,7 @@ fn compile_cpp(source: &Path) {
     let units = [
         "src/chat/shim",
         "src/engine/llama/guard",
+        "src/engine/llama/mtp",
         "src/engine/llama/projector",
         "src/engine/llama/rpc",
     ];

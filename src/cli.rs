@@ -17,12 +17,15 @@ mod svg;
 pub mod trial_projector;
 pub mod version;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
 use crate::{
-    config::AdapterConfig,
+    config::{AdapterConfig, Config},
     engine::{fit::FitError, llama::LoadError, rpc::Unusable, threads},
     fetch::FetchError,
     lock::VerifyError,
@@ -210,9 +213,14 @@ pub(crate) fn smaller(error: &FitError, loaded: &Loaded) -> Option<String> {
 
 /// All files that a checked configuration means.
 pub(crate) fn origins(loaded: &Loaded, absent: Absent) -> Origins {
+    let Config { model, engine, .. } = &loaded.config;
+    let beside = |name: Option<&String>, file: Option<&PathBuf>| {
+        Some(find(loaded, name?, file.map(PathBuf::as_path), absent))
+    };
     Origins {
         model: origin(loaded, absent),
-        projector: projector(loaded, absent),
+        projector: beside(model.projector.as_ref(), loaded.projector_file.as_ref()),
+        draft: beside(engine.speculate.draft.as_ref(), loaded.draft_file.as_ref()),
         adapters: adapters(loaded, absent),
     }
 }
@@ -220,13 +228,18 @@ pub(crate) fn origins(loaded: &Loaded, absent: Absent) -> Origins {
 /// The weights that a checked configuration means.
 pub(crate) fn origin(loaded: &Loaded, absent: Absent) -> Origin {
     let name = &loaded.config.model.name;
-    match (&loaded.model_file, loaded.lock.get(name)) {
+    find(loaded, name, loaded.model_file.as_deref(), absent)
+}
+
+fn find(loaded: &Loaded, name: &str, file: Option<&Path>, absent: Absent) -> Origin {
+    let name = name.to_owned();
+    match (file, loaded.lock.get(&name)) {
         (Some(path), _) => Origin::File {
-            name: name.clone(),
-            path: path.clone(),
+            name,
+            path: path.to_owned(),
         },
         (None, Some(entry)) => Origin::Pinned {
-            name: name.clone(),
+            name,
             entry: Box::new(entry.clone()),
             absent,
         },
@@ -234,44 +247,14 @@ pub(crate) fn origin(loaded: &Loaded, absent: Absent) -> Origin {
     }
 }
 
-fn projector(loaded: &Loaded, absent: Absent) -> Option<Origin> {
-    let name = loaded.config.model.projector.clone()?;
-    Some(companion(
-        loaded,
-        name,
-        loaded.projector_file.as_ref(),
-        absent,
-    ))
-}
-
 /// The adapters that a checked configuration names, in its order.
 pub(crate) fn adapters(loaded: &Loaded, absent: Absent) -> Vec<Origin> {
     let adapters = loaded.config.model.adapters.iter();
     let origin = |adapter: &AdapterConfig| {
-        let name = adapter.name.clone();
-        let file = loaded.adapter_files.get(&name);
-        companion(loaded, name, file, absent)
+        let file = loaded.adapter_files.get(&adapter.name);
+        find(loaded, &adapter.name, file.map(PathBuf::as_path), absent)
     };
     adapters.map(origin).collect()
-}
-
-/// A file beside the weights: the one that the command line names, else the one that the lock pins.
-fn companion(loaded: &Loaded, name: String, file: Option<&PathBuf>, absent: Absent) -> Origin {
-    match (file, loaded.lock.get(&name)) {
-        (Some(path), _) => {
-            let path = path.clone();
-            Origin::File { name, path }
-        }
-        (None, Some(entry)) => {
-            let entry = Box::new(entry.clone());
-            Origin::Pinned {
-                name,
-                entry,
-                absent,
-            }
-        }
-        (None, None) => unreachable!("the configuration was checked against the lock"),
-    }
 }
 
 /// Prints an error with its causes, the way every command does.

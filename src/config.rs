@@ -12,7 +12,7 @@ use std::{path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use engine::{
-    CpuMoe, EngineConfig, FlashAttention, GpuLayers, KvConfig, KvType, Load, Numa, Overflow,
+    CpuMoe, EngineConfig, FlashAttention, GpuLayers, KvConfig, KvType, Load, Mtp, Numa, Overflow,
     Override, Placement, Pooling, Schedule, Speculate, Split,
 };
 pub use listen::{BadListen, Listen};

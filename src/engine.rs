@@ -7,6 +7,7 @@
 mod adapters;
 mod budget;
 pub mod constrain;
+pub mod draft;
 pub mod embed;
 pub(crate) mod enough;
 pub mod fake;
@@ -17,6 +18,7 @@ pub mod llama;
 pub(crate) mod lookup;
 pub mod media;
 pub mod model;
+pub(crate) mod odds;
 pub mod overflow;
 pub(crate) mod pace;
 pub(crate) mod plan;
@@ -115,10 +117,22 @@ pub struct Tuning {
     pub checkpoint_every: usize,
     /// Guess tokens from the sequence's own earlier ones.
     pub lookup: bool,
+    /// Most tokens guessed at once for one sequence, by whomever.
+    pub most_guesses: usize,
+    pub worth: Worth,
     /// The same request gets the same bits, whatever runs beside it or is cached.
     pub reproducible: bool,
     /// Jobs may go on when their context is full.
     pub shifts: bool,
+}
+
+/// Which guesses are worth their time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Worth {
+    /// Those that pay, by how long steps take on this machine.
+    Measured,
+    /// All that may come true, whatever they cost: for whoever wants to see what becomes of them.
+    Assumed,
 }
 
 impl Default for Tuning {
@@ -129,6 +143,8 @@ impl Default for Tuning {
             cache_bytes: 0,
             checkpoint_every: 4096,
             lookup: false,
+            most_guesses: lookup::MOST as usize,
+            worth: Worth::Measured,
             reproducible: false,
             shifts: false,
         }

@@ -38,22 +38,37 @@ pub fn json(plan: &Plan) -> Value {
     value
 }
 
+/// The buffers that were really made.
+#[derive(Debug, Clone, Default)]
+pub struct Allocated {
+    pub model: Vec<Buffer>,
+    /// Of what guesses for the model.
+    pub draft: Vec<Buffer>,
+}
+
 /// What model and context then took of each device, beside what was planned: `allocated` of each device in [`json`].
 /// Mapped weights count as the whole range of the file that holds them.
-pub fn json_allocated(plan: &Plan, buffers: &[Buffer]) -> Value {
+pub fn json_allocated(plan: &Plan, allocated: &Allocated) -> Value {
     let mut value = json(plan);
     for (at, device) in plan.devices.iter().enumerate() {
-        let taken = taken(device, buffers);
-        value["devices"][at]["allocated"] =
-            json!({"weights": taken.weights, "cache": taken.cache, "compute": taken.compute});
+        let (model, draft) = (
+            taken(device, &allocated.model),
+            taken(device, &allocated.draft),
+        );
+        value["devices"][at]["allocated"] = json!({
+            "weights": model.weights,
+            "cache": model.cache,
+            "compute": model.compute,
+            "draft": draft.total(),
+        });
     }
     value
 }
 
 /// Logs what was planned and what was taken, a line a device.
-pub fn log_allocated(plan: &Plan, buffers: &[Buffer]) {
+pub fn log_allocated(plan: &Plan, allocated: &Allocated) {
     for device in &plan.devices {
-        let taken = taken(device, buffers);
+        let taken = taken(device, &allocated.model);
         info!(
             device = device.name,
             weights_mib = mib(taken.weights),
@@ -62,6 +77,8 @@ pub fn log_allocated(plan: &Plan, buffers: &[Buffer]) {
             planned_kv_mib = mib(device.kv.total()),
             compute_mib = mib(taken.compute),
             planned_compute_mib = mib(device.compute),
+            draft_mib = mib(self::taken(device, &allocated.draft).total()),
+            planned_draft_mib = mib(device.draft),
             "memory allocated"
         );
     }
@@ -73,6 +90,12 @@ struct Taken {
     weights: u64,
     cache: u64,
     compute: u64,
+}
+
+impl Taken {
+    fn total(self) -> u64 {
+        self.weights + self.cache + self.compute
+    }
 }
 
 fn taken(device: &fit::Device, buffers: &[Buffer]) -> Taken {

@@ -40,7 +40,7 @@ use self::{
     identity::Served,
     listen::Owner,
     loading::Loading,
-    locate::Proved,
+    locate::{Located, Proved},
     reload::Reload,
     states::Folders,
 };
@@ -307,10 +307,9 @@ impl Life {
     fn identity(&self, proved: &Proved) -> Result<Identity, Failure> {
         let build = llama::build();
         let weights = proved.model.sha256.to_string();
-        let projector = proved
-            .projector
-            .as_ref()
-            .map(|located| located.sha256.to_string());
+        let sha256 = |located: &Located| located.sha256.to_string();
+        let projector = proved.projector.as_ref().map(sha256);
+        let draft = proved.draft.as_ref().map(sha256);
         let served = Served {
             build: &build,
             name: self.origins.model.name(),
@@ -318,6 +317,7 @@ impl Life {
             weights_sha256: &weights,
             projector_sha256: projector.as_deref(),
             adapters: &adapters::scales(&self.config.model.adapters, &proved.adapters_sha256),
+            draft_sha256: draft.as_deref(),
             template: self.template.as_deref(),
         };
         Ok(Identity {
@@ -380,8 +380,9 @@ fn runtime() -> io::Result<Runtime> {
 /// What `GET /version` would answer under this configuration. After [`llama::init`].
 pub fn version(config: &Config, origins: &Origins) -> Result<Value, Failure> {
     let template = files::template(config)?;
-    let projector = origins.projector.as_ref().map(Origin::sha256).transpose()?;
-    let projector = projector.map(|sha256| sha256.to_string());
+    let sha256 = |origin: &Origin| Ok::<_, Failure>(origin.sha256()?.to_string());
+    let projector = origins.projector.as_ref().map(sha256).transpose()?;
+    let draft = origins.draft.as_ref().map(sha256).transpose()?;
     let adapters = origins.adapters.iter().map(Origin::sha256);
     let adapters = adapters.collect::<Result<Vec<_>, _>>()?;
     Ok(Served {
@@ -391,6 +392,7 @@ pub fn version(config: &Config, origins: &Origins) -> Result<Value, Failure> {
         weights_sha256: &origins.model.sha256()?.to_string(),
         projector_sha256: projector.as_deref(),
         adapters: &adapters::scales(&config.model.adapters, &adapters),
+        draft_sha256: draft.as_deref(),
         template: template.as_deref(),
     }
     .version())

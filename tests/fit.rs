@@ -12,9 +12,9 @@ use std::{
 };
 
 use llm_server::{
-    config::{self, EngineConfig, KnownModel},
+    config::{self, EngineConfig, Kind, KnownModel},
     engine::{
-        fit::{self, Plan},
+        fit::{self, Files, Plan},
         llama::{self, Buffer, Llama, Weights},
         model::{Model, Row},
     },
@@ -25,17 +25,17 @@ fn init() {
 }
 
 fn settings(overrides: &[&str]) -> EngineConfig {
-    let known = KnownModel {
-        name: server::MODEL.into(),
+    let known = [server::MODEL, "draft"].map(|name| KnownModel {
+        name: name.into(),
         trained_context: None,
-    };
+    });
     // One thread: other tests run beside this one.
     let overrides: Vec<_> = overrides
         .iter()
         .chain(&["engine.threads = 1"])
         .map(|text| (*text).to_owned())
         .collect();
-    config::load(&config::Source::built_in(), &overrides, &[known])
+    config::load(&config::Source::built_in(), &overrides, &known)
         .unwrap()
         .engine
 }
@@ -137,6 +137,59 @@ fn a_plan_agrees_with_what_is_allocated_within_two_percent() {
     }
 }
 
+/// Bytes beside the model's own, planned and real.
+fn drafting(plan: &Plan, buffers: &[Buffer]) -> [u64; 2] {
+    let host = plan.devices.last().unwrap();
+    [host.draft, really(buffers).iter().sum()]
+}
+
+#[test]
+fn a_plan_counts_who_guesses_for_the_model_within_two_percent() {
+    init();
+    let folder = tempfile::tempdir().unwrap();
+    let target = synthetic(folder.path(), "qwen3moe-tiny", false);
+    let draft = synthetic(folder.path(), "qwen3-tiny", false);
+    let predicting = generate(folder.path(), "qwen35moe-tiny", &["--mtp"]);
+    let shape = "engine = {context = 2048, parallel = 3, ubatch = 128, load = 'none}";
+    let close = |[planned, real]: [u64; 2]| {
+        println!("planned {planned}, real {real}");
+        assert!(
+            real > 0 && planned.abs_diff(real) * 50 <= real,
+            "{planned} {real}"
+        );
+    };
+
+    let kv = "engine.speculate.draft_kv = {k = 'q8_0, v = 'q8_0}";
+    let config = settings(&[shape, kv, "engine.speculate.draft = \"draft\""]);
+    let files = Files {
+        draft: Some(&draft),
+        ..Files::alone(&target)
+    };
+    let plan = fit::fit_all(Kind::Auto, files, &config).unwrap();
+    let own = plan.draft.as_ref().unwrap();
+    assert_eq!((own.context, own.parallel), (2048, 3));
+    let (_, buffers) = llama::companion(&draft, &config, own).unwrap();
+    close(drafting(&plan, &buffers));
+
+    let config = settings(&[shape, "engine.speculate.mtp = 'auto"]);
+    let plan = fit::fit(&predicting, &config).unwrap();
+    let weights = Weights::load(&predicting, &plan, &mut |_| true).unwrap();
+    let mut llama = Llama::open(weights, &config, &plan).unwrap();
+    llama.warm_up_worst().unwrap();
+    close(drafting(&plan, &llama.heads_buffers()));
+    for (planned, real) in planned(&plan).into_iter().zip(really(&llama.buffers())) {
+        close([planned, real]);
+    }
+    // Where nobody asks for them the prediction layers are not even loaded.
+    let without = fit::fit(&predicting, &settings(&[shape])).unwrap();
+    let headless = fit::fit(&target, &settings(&[shape, "engine.speculate.mtp = 'auto"])).unwrap();
+    assert!(planned(&without)[0] < planned(&plan)[0]);
+    assert_eq!(
+        (without.settings.mtp, headless.settings.mtp),
+        (false, false)
+    );
+}
+
 #[test]
 fn a_plan_of_22_gb_needs_only_the_header() {
     init();
@@ -176,6 +229,94 @@ fn refused(model: &Path, settings: &[&str]) -> (i32, String, Duration) {
     let output = command.output().unwrap();
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.code().unwrap_or(-1), message, begun.elapsed())
+}
+
+#[test]
+fn a_drafter_that_cannot_guess_for_the_model_is_refused_with_what_could() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = small_model();
+    let moe = synthetic(folder.path(), "qwen35moe-tiny", true);
+    let dense = synthetic(folder.path(), "qwen3-tiny", true);
+    let heavy = ["--layers", "480", "--vocab", "4096"];
+    let huge = synthetic_with(folder.path(), "qwen3-32b", &heavy);
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let cases: &[(&Path, &[&str], &str, &[&str])] = &[
+        (
+            &small,
+            &["--draft-file", &path(&dense)],
+            "engine.context = 512",
+            &[
+                "engine.speculate.draft:",
+                "4096 tokens",
+                "49152",
+                "same vocabulary",
+            ],
+        ),
+        (
+            &dense,
+            &["--draft-file", &path(&moe)],
+            "engine.context = 512",
+            &[
+                "engine.speculate.draft:",
+                "recurrent layers",
+                "accepted: a model with attention",
+            ],
+        ),
+        (
+            &dense,
+            &["--draft-file", &path(&dense)],
+            "engine.speculate.draft_device = \"CUDA7\"",
+            &[
+                "engine.speculate.draft_device:",
+                "CUDA7",
+                "accepted here: 'auto, \"CPU\"",
+            ],
+        ),
+        (
+            &dense,
+            &["--draft-file", &path(&huge)],
+            "engine.context = 512",
+            &[
+                "engine.speculate.draft:",
+                "does not fit beside the model, which would fit without it",
+                "host lacks",
+            ],
+        ),
+        (
+            &moe,
+            &[],
+            "engine.speculate.mtp = true",
+            &[
+                "engine.speculate.mtp:",
+                "no prediction layers",
+                "accepted here: false or 'auto",
+            ],
+        ),
+    ];
+    for (model, options, setting, words) in cases {
+        let mut command = server::command();
+        command.args([
+            "serve",
+            "--set",
+            "listen = \"127.0.0.1:0\"",
+            "--set",
+            setting,
+        ]);
+        let output = command
+            .arg("--model-file")
+            .arg(model)
+            .args(*options)
+            .output()
+            .unwrap();
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{setting}: {message}");
+        for word in *words {
+            assert!(
+                message.contains(word),
+                "{setting}: no {word:?} in {message}"
+            );
+        }
+    }
 }
 
 /// Which model a case is about.
@@ -283,6 +424,21 @@ const REFUSED: &[(About, &str, i32, &[&str])] = &[
         "engine.context = 16384",
         78,
         &["engine.context = 16384", "8192", "beyond_trained_context"],
+    ),
+    (
+        About::Small,
+        "engine.speculate.draft = \"nobody\"",
+        2,
+        &[
+            "engine.speculate.draft",
+            "models.lock has no model \"nobody\"",
+        ],
+    ),
+    (
+        About::Moe,
+        "engine = {speculate.mtp = true, reproducible = true}",
+        2,
+        &["engine.reproducible = true", "leave one of the two out"],
     ),
     (
         About::Odd,

@@ -231,6 +231,8 @@ impl Drop for Record {
                     tokens_in = usage.prompt_tokens,
                     cached_tokens = usage.cached_tokens,
                     tokens_out = usage.completion_tokens,
+                    guessed_tokens = usage.accepted_tokens + usage.rejected_tokens,
+                    accepted_tokens = usage.accepted_tokens,
                     queued_us = micros(times.queued),
                     prefill_us = micros(times.prefill),
                     decode_us = micros(times.decode),

@@ -8,7 +8,7 @@ use std::{
 
 use super::configured::{Configured, Loaded};
 use crate::{
-    config::{FlashAttention, GpuLayers, Load},
+    config::{FlashAttention, GpuLayers, Load, Mtp, Speculate},
     report::size,
 };
 
@@ -31,6 +31,20 @@ pub fn run(args: &Args) -> ExitCode {
         }
         Err(error) => error.report(),
     }
+}
+
+/// Who guesses, if anybody does.
+fn guesses(speculate: &Speculate) -> Option<String> {
+    let draft = speculate.draft.as_ref().map(|name| format!("by {name}"));
+    let mtp = match speculate.mtp {
+        Mtp::Off => None,
+        Mtp::On => Some("by the model's prediction layers".to_owned()),
+        Mtp::Auto => Some("by the model's prediction layers, if its file has them".to_owned()),
+    };
+    let ngram = "from what was said before".to_owned();
+    let ngram = speculate.ngram.then_some(ngram);
+    let all: Vec<_> = [draft, mtp, ngram].into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 /// What a configuration comes to, for people.
@@ -61,6 +75,9 @@ pub fn summary(loaded: &Loaded) -> String {
         "context",
         format!("{} tokens × {} sequences", engine.context, engine.parallel),
     );
+    if let Some(guesses) = guesses(&engine.speculate) {
+        line("guesses", guesses);
+    }
     line(
         "KV cache",
         format!(

@@ -45,6 +45,10 @@ pub struct Configured {
     /// Its name is the file's without the ending. An entry of model.adapters with that name says its scale and alias.
     #[arg(long = "adapter-file", value_name = "PATH")]
     pub adapter_files: Vec<PathBuf>,
+
+    /// Guess with this smaller model, which need not be in the lock (see engine.speculate.draft).
+    #[arg(long, value_name = "PATH")]
+    pub draft_file: Option<PathBuf>,
 }
 
 /// A checked configuration with the lock it was checked against.
@@ -58,6 +62,8 @@ pub struct Loaded {
     pub projector_file: Option<PathBuf>,
     /// Adapters outside the lock, by their names.
     pub adapter_files: BTreeMap<String, PathBuf>,
+    /// A model that guesses, outside the lock.
+    pub draft_file: Option<PathBuf>,
     /// What the configuration's source is called.
     pub source: String,
 }
@@ -94,6 +100,7 @@ impl Configured {
         let files = [
             ("--model-file", "model.name", &self.model_file),
             ("--projector-file", "model.projector", &self.projector_file),
+            ("--draft-file", "engine.speculate.draft", &self.draft_file),
         ];
         for (option, field, file) in files {
             let Some(path) = file else { continue };
@@ -111,6 +118,7 @@ impl Configured {
             lock,
             model_file: self.model_file.clone(),
             projector_file: self.projector_file.clone(),
+            draft_file: self.draft_file.clone(),
             adapter_files,
             source: source.name().to_owned(),
         })

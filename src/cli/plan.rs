@@ -114,6 +114,7 @@ fn plan(loaded: &Loaded) -> Result<Plan, PlanError> {
     let projector = origins.projector.as_ref().map(present).transpose()?;
     let adapters = origins.adapters.iter().map(present);
     let adapters = adapters.collect::<Result<Vec<_>, _>>()?;
+    let draft = origins.draft.as_ref().map(present).transpose()?;
     llama::init(|why| {
         eprintln!("error: the engine died: {why}");
         low_level::exit(Exit::EngineDied.into())
@@ -122,6 +123,7 @@ fn plan(loaded: &Loaded) -> Result<Plan, PlanError> {
         model: &model,
         projector: projector.as_deref(),
         adapters: &adapters,
+        draft: draft.as_deref(),
     };
     trial::run(files, &loaded.config.engine)?;
     Ok(fit::fit_all(

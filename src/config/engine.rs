@@ -1,6 +1,6 @@
 //! The `engine` section: sizes, number formats, threads, and where the weights shall lie.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use super::field;
 
@@ -75,11 +75,49 @@ pub struct Schedule {
 }
 
 /// How tokens are guessed before they are computed; the answer stays the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Speculate {
     /// From what followed the same tokens earlier in the sequence.
     pub ngram: bool,
+    /// By a smaller model, named as in `models.lock`.
+    pub draft: Option<String>,
+    /// Where that lies: `CPU`, or a GPU by the engine's name; `None` (`'auto`): on a GPU if there is room.
+    #[serde(with = "field::device")]
+    pub draft_device: Option<String>,
+    /// Number formats of its KV cache.
+    pub draft_kv: KvConfig,
+    /// By the prediction layers of the model's own file.
+    pub mtp: Mtp,
+    /// Most tokens guessed at once for a sequence; `None` (`'auto`): as it suits the model.
+    #[serde(with = "field::auto")]
+    pub most: Option<u32>,
+}
+
+/// Whether a model's own prediction layers guess.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mtp {
+    Off,
+    On,
+    /// Where the file has them and no draft model is named.
+    Auto,
+}
+
+impl Speculate {
+    /// Most tokens guessed at once for a sequence; `automatic` where that was left open.
+    pub fn most(&self, automatic: u32) -> u32 {
+        self.most.unwrap_or(automatic)
+    }
+
+    /// Whether a model may guess.
+    pub fn drafts(&self) -> bool {
+        self.draft.is_some() || self.mtp != Mtp::Off
+    }
+
+    /// Whether anybody may guess.
+    pub fn is_on(&self) -> bool {
+        self.ngram || self.drafts()
+    }
 }
 
 /// How the vectors of a text's tokens become the answer of a model that embeds or ranks.
@@ -199,6 +237,35 @@ pub enum KvType {
     Q4_1,
     #[serde(rename = "q4_0")]
     Q4_0,
+}
+
+impl Serialize for Mtp {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => to.serialize_bool(false),
+            Self::On => to.serialize_bool(true),
+            Self::Auto => to.serialize_str("auto"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Mtp {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Spelled {
+            Switch(bool),
+            Tag(String),
+        }
+        match Spelled::deserialize(from)? {
+            Spelled::Switch(false) => Ok(Self::Off),
+            Spelled::Switch(true) => Ok(Self::On),
+            Spelled::Tag(tag) if tag == "auto" => Ok(Self::Auto),
+            Spelled::Tag(other) => Err(D::Error::custom(format!(
+                "expected true, false or \"auto\", got {other:?}"
+            ))),
+        }
+    }
 }
 
 impl KvType {

@@ -107,6 +107,25 @@ pub(super) mod names {
     }
 }
 
+/// A device's name, or `"auto"` for `None`.
+pub(super) mod device {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(in crate::config) fn serialize<S: Serializer>(
+        value: &Option<String>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.serialize_str(value.as_deref().unwrap_or("auto"))
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<String>, D::Error> {
+        Ok(Some(String::deserialize(from)?).filter(|name| name != "auto"))
+    }
+}
+
 /// A length of time as whole or fractional seconds.
 pub(super) mod seconds {
     use std::time::Duration;

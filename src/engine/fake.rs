@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     Grammar, Sampling, Scaled, Token,
+    draft::Drafter,
     media::ImageRows,
     model::{DecodeError, Model, Part, Row, SampleError, Sampled, Vocab},
 };
@@ -70,6 +71,11 @@ pub struct Fake {
     worn: Token,
     /// Rows computed so far.
     work: Arc<AtomicUsize>,
+    /// Rows that a recurrent sequence can take back after a step that computed more of them.
+    takes_back: usize,
+    /// Rows of each sequence in the last step.
+    latest: Vec<usize>,
+    drafter: Option<Box<dyn Drafter + Send>>,
 }
 
 impl Fake {
@@ -85,7 +91,23 @@ impl Fake {
             states: 0,
             worn: 0,
             work: Arc::default(),
+            takes_back: 0,
+            latest: vec![0; sequences as usize],
+            drafter: None,
         }
+    }
+
+    /// Lets a recurrent one take back so many rows of the last step.
+    #[must_use]
+    pub fn taking_back(mut self, rows: usize) -> Self {
+        self.takes_back = rows;
+        self
+    }
+
+    #[must_use]
+    pub fn with_drafter(mut self, drafter: Box<dyn Drafter + Send>) -> Self {
+        self.drafter = Some(drafter);
+        self
     }
 
     /// As a model whose state cannot be cut: only whole states come back.
@@ -135,7 +157,7 @@ pub fn moved(token: Token, letters: usize) -> Token {
 }
 
 /// The next token after `tokens`: what follows the last newline repeats, byte by byte, the line before it.
-fn answer(marked: &[Token]) -> Token {
+pub(crate) fn answer(marked: &[Token]) -> Token {
     let letters = marked.iter().map(|token| token / MARK).sum::<Token>();
     let tokens: Vec<_> = marked.iter().map(|token| token % MARK).collect();
     let newline = Token::from(b'\n');
@@ -194,6 +216,21 @@ impl Model for Fake {
         self.worn = MARK * letters.sum::<Token>();
     }
 
+    fn takes_back(&self) -> usize {
+        if self.recurrent {
+            self.takes_back
+        } else {
+            usize::MAX
+        }
+    }
+
+    fn drafter(&mut self) -> Option<&mut dyn Drafter> {
+        match &mut self.drafter {
+            Some(drafter) => Some(&mut **drafter),
+            None => None,
+        }
+    }
+
     fn decode(&mut self, rows: &[Row], abandoned: &dyn Fn() -> bool) -> Result<(), DecodeError> {
         if let Some(error) = (self.fault)(rows) {
             return Err(error);
@@ -205,6 +242,7 @@ impl Model for Fake {
             return Err(DecodeError::Refused(format!("{} rows", rows.len())));
         }
         self.next.clear();
+        self.latest.fill(0);
         self.work.fetch_add(rows.len(), Ordering::Relaxed);
         for (at, row) in rows.iter().enumerate() {
             let tokens = &mut self.sequences[row.sequence as usize];
@@ -216,6 +254,7 @@ impl Model for Fake {
                 )));
             }
             tokens.push(row.token + self.worn);
+            self.latest[row.sequence as usize] += 1;
             if row.logits {
                 self.next.insert(at, answer(tokens));
             }
@@ -255,7 +294,10 @@ impl Model for Fake {
     fn truncate(&mut self, sequence: u32, from: u32) -> bool {
         let tokens = &mut self.sequences[sequence as usize];
         let cut = (from as usize) < tokens.len() && from > 0;
-        if cut && self.recurrent {
+        let back = tokens.len().saturating_sub(from as usize);
+        // As llama.cpp does it: once after a step, and never all of its rows.
+        let latest = std::mem::take(&mut self.latest[sequence as usize]);
+        if cut && self.recurrent && (back > self.takes_back || back >= latest) {
             tokens.clear();
             return false;
         }
@@ -326,6 +368,10 @@ impl Model for Fake {
     }
 
     fn observe(&mut self, (): &mut (), _: Token) {}
+
+    fn likeliest(&mut self, row: usize) -> Option<(Token, f32)> {
+        Some((*self.next.get(&row)?, 0.9))
+    }
 
     fn sample(
         &mut self,

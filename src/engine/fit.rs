@@ -6,6 +6,7 @@
 mod adapters;
 mod advice;
 mod check;
+pub(crate) mod draft;
 mod layout;
 pub(crate) mod memory;
 mod plan;
@@ -64,6 +65,20 @@ pub struct Files<'a> {
     pub projector: Option<&'a Path>,
     /// LoRA adapters.
     pub adapters: &'a [PathBuf],
+    /// A smaller model that guesses.
+    pub draft: Option<&'a Path>,
+}
+
+impl<'a> Files<'a> {
+    /// A model with nothing beside it.
+    pub fn alone(model: &'a Path) -> Self {
+        Self {
+            model,
+            projector: None,
+            draft: None,
+            adapters: &[],
+        }
+    }
 }
 
 /// Computes the placement of the model in `file`: reads its header and looks at the devices, loads nothing.
@@ -74,40 +89,62 @@ pub fn fit(file: &Path, config: &EngineConfig) -> Result<Plan, FitError> {
 
 /// The same for a model that is to be served as `kind`.
 pub fn fit_as(kind: Kind, file: &Path, config: &EngineConfig) -> Result<Plan, FitError> {
-    let files = Files {
-        model: file,
-        projector: None,
-        adapters: &[],
-    };
-    fit_all(kind, files, config)
+    fit_all(kind, Files::alone(file), config)
 }
 
 /// The same for a model with what belongs to it.
 pub fn fit_all(kind: Kind, files: Files<'_>, config: &EngineConfig) -> Result<Plan, FitError> {
+    let Some(file) = files.draft else {
+        return fit_beside(kind, files, config, None);
+    };
+    let mut refused = None;
+    for place in draft::places(config, &check::gpus(config, &present(config)?)?)? {
+        let fitted = draft::fit(files.model, file, config, place.as_deref())
+            .and_then(|draft| fit_beside(kind, files, config, Some(draft)));
+        match fitted {
+            Err(shortage @ FitError::Shortage { .. }) => refused = Some(shortage),
+            end => return end,
+        }
+    }
+    match (refused, fit_beside(kind, files, config, None)) {
+        (Some(shortage), Ok(_)) => Err(draft::too_much(&shortage)),
+        (_, alone) => alone, // without it there is not enough memory either
+    }
+}
+
+/// The same with the model that guesses placed already.
+fn fit_beside(
+    kind: Kind,
+    files: Files<'_>,
+    config: &EngineConfig,
+    draft: Option<Plan>,
+) -> Result<Plan, FitError> {
     let file = files.model;
-    let header = gguf::check(file).map_err(|error| LoadError::File {
-        path: file.to_owned(),
-        why: error.to_string(),
-    })?;
+    let header = read(file)?;
     let task = Task::of(&header, kind, config).map_err(|why| FitError::Refused {
         field: "model.kind",
         why,
     })?;
+    let config = &draft::resolved(config, task, &header)?;
     let present = present(config)?;
     let chosen = check::gpus(config, &present)?;
     check::settings(config, &header, &chosen)?;
-    let mut parts = layout::parts(&header);
+    let mut parts = layout::parts(&header, config.speculate.mtp);
     check::pin(config, &chosen, &present, &mut parts)?;
     let projector = projector(files.projector, task, config, &chosen)?;
     let adapters = adapters::check(files, task)?;
-    let beside = adapters::most(&adapters, chosen.len());
+    let drafting = match &draft {
+        Some(draft) => draft.beside(&chosen),
+        None => vec![0; chosen.len() + 1],
+    };
+    let worn = adapters::most(&adapters, chosen.len());
     let margins: Vec<u64> = chosen
         .iter()
         .map(|_| margin(config))
         .chain([HOST_MARGIN])
-        .zip(&projector)
-        .map(|(margin, projector)| margin + projector)
-        .zip(&beside)
+        .zip(projector.iter().zip(&drafting))
+        .map(|(margin, (projector, draft))| margin + projector + draft)
+        .zip(&worn)
         .map(|(margin, adapters)| margin + adapters)
         .collect();
     let problem = Problem {
@@ -126,21 +163,32 @@ pub fn fit_all(kind: Kind, files: Files<'_>, config: &EngineConfig) -> Result<Pl
     match problem.solve(&mut gauge)? {
         Outcome::Fits(solution) => {
             check::attention(config, &solution.gauged)?;
+            draft::check_target(config, task, &header, &solution.gauged)?;
             let mut plan = plan(file, &problem, &solution, &mut gauge)?;
-            for (device, bytes) in plan.devices.iter_mut().zip(projector) {
-                device.margin -= bytes;
-                device.projector = bytes;
+            let beside = projector.into_iter().zip(drafting);
+            for (device, (projector, draft)) in plan.devices.iter_mut().zip(beside) {
+                device.margin -= projector + draft;
+                device.projector = projector;
+                device.draft += draft;
             }
             let places = problem.places(&solution);
             let taken = adapters::bytes(&adapters, &parts, &places, chosen.len());
-            for ((device, bytes), most) in plan.devices.iter_mut().zip(taken).zip(beside) {
+            for ((device, bytes), most) in plan.devices.iter_mut().zip(taken).zip(worn) {
                 device.margin -= most;
                 device.adapters = bytes;
             }
+            plan.draft = draft.map(Box::new);
             Ok(plan)
         }
         Outcome::Lacks(shortage) => Err(advice::shortage(&problem, &shortage, &mut gauge)),
     }
+}
+
+fn read(file: &Path) -> Result<Header, LoadError> {
+    gguf::check(file).map_err(|error| LoadError::File {
+        path: file.to_owned(),
+        why: error.to_string(),
+    })
 }
 
 /// The GPU that a projector works on, by the engine's name; `None`: the CPU.
@@ -247,6 +295,7 @@ fn plan(
         devices: devices(problem, solution, &places, &fixed),
         layers: layout::layers(problem.parts, &places, header.layers, &solution.settings),
         settings: solution.settings.clone(),
+        draft: None,
     })
 }
 
@@ -314,10 +363,13 @@ fn growing_cache(problem: &Problem<'_>, tokens: u64) -> Option<u64> {
     if header.slides || header.kv_heads * header.key_length * header.value_length == 0 {
         return None;
     }
+    // Prediction layers have a context of their own.
+    let blocks = header.layers - header.prediction_layers;
     let layers = problem
         .parts
         .iter()
         .filter(|part| part.local_name() == "attn_k.weight")
+        .filter(|part| part.layer.is_some_and(|layer| layer < blocks))
         .count() as u64;
     let bytes = |kind: KvType, length: u64| {
         let (elements, bytes) = kind.block();
@@ -368,6 +420,8 @@ fn devices(
                 let buffers = solution.gauged.buffers.iter();
                 buffers.filter(move |buffer| problem.position(&buffer.device, buffer.host) == at)
             };
+            let heads = solution.gauged.heads.iter();
+            let heads = heads.filter(|heads| problem.position(&heads.device, heads.host) == at);
             let gauged: u64 = own().map(|buffer| buffer.weights).sum();
             let mut weights = expected[at];
             // Alignment, and small tensors that the engine makes itself.
@@ -390,7 +444,7 @@ fn devices(
                 compute: own().map(|buffer| buffer.compute).sum(),
                 projector: 0,
                 adapters: 0,
-                draft: 0,
+                draft: heads.map(|heads| heads.cache + heads.compute).sum(),
                 margin: problem.margins[at],
             }
         })

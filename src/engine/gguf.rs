@@ -97,6 +97,40 @@ pub fn check_projector(path: &Path) -> Result<(), GgufError> {
     }
 }
 
+/// How the vocabularies of two models differ, in words about the first; `None`: what one says the other understands.
+pub(crate) fn vocabularies_differ(one: &Path, other: &Path) -> Result<Option<String>, GgufError> {
+    // As llama.cpp's own drafts have it: the first tokens are special ones, and the end may be padded.
+    const FIRST: usize = 5;
+    const PADDING: usize = 128;
+    const TOKENS: &str = "tokenizer.ggml.tokens";
+    let (draft, model) = (open(one)?, open(other)?);
+    let kind = |file: &raw::File| file.text("tokenizer.ggml.model").unwrap_or_default();
+    if kind(&draft) != kind(&model) {
+        return Ok(Some(format!(
+            "its tokenizer is of the kind {:?}, and the model's {:?}",
+            kind(&draft),
+            kind(&model)
+        )));
+    }
+    let (one, other) = (draft.texts(TOKENS), model.texts(TOKENS));
+    let (one, other) = (one.unwrap_or_default(), other.unwrap_or_default());
+    if one.len().abs_diff(other.len()) > PADDING {
+        return Ok(Some(format!(
+            "it has {} tokens, and the model {}",
+            one.len(),
+            other.len()
+        )));
+    }
+    let differs = one.iter().zip(&other).skip(FIRST).position(|(a, b)| a != b);
+    Ok(differs.map(|at| {
+        let at = at + FIRST;
+        format!(
+            "its token {at} is {:?}, and the model's {:?}",
+            one[at], other[at]
+        )
+    }))
+}
+
 fn open(path: &Path) -> Result<raw::File, GgufError> {
     // A FIFO without a writer would never open: look before opening.
     let metadata = std::fs::metadata(path)?;

@@ -2,21 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::Token;
+use super::{Token, odds::Odds};
 
 /// Tokens that must agree before their continuation is worth a guess.
 const MATCH: usize = 3;
 /// Most tokens guessed at once.
 pub(crate) const MOST: u32 = 16;
-/// Chances below this are not worth a try, whatever a row costs.
-const HOPELESS: f64 = 0.2;
-/// What is assumed before anything is known.
-const HOPE: f64 = 0.7;
-/// How much of the chance a new guess replaces.
-const WEIGHT: f64 = 0.15;
-/// Tokens without a guess after guessing stopped paying; doubled each time.
-const REST: usize = 32;
-const LONGEST_REST: usize = 1024;
 
 /// An index of a prediction and of one sequence's own tokens, and how well guesses from it have done.
 #[derive(Debug)]
@@ -27,11 +18,7 @@ pub(crate) struct Lookup {
     places: HashMap<[Token; MATCH], Place>,
     /// Tokens indexed.
     seen: usize,
-    /// Chance that one guessed token comes true.
-    chance: f64,
-    /// No guess before the sequence is this long.
-    resting_until: usize,
-    rest: usize,
+    odds: Odds,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -46,9 +33,7 @@ impl Lookup {
             prediction: prediction.to_vec(),
             places: HashMap::with_capacity(prediction.len() + tokens.len()),
             seen: 0,
-            chance: HOPE,
-            resting_until: 0,
-            rest: REST,
+            odds: Odds::default(),
         };
         for (key, at) in keys(prediction, 0) {
             lookup.places.insert(key, Place::Predicted(at));
@@ -73,7 +58,7 @@ impl Lookup {
         most: usize,
         cost: impl Fn(usize) -> f64,
     ) -> Vec<Token> {
-        if tokens.len() < self.resting_until || self.chance < HOPELESS {
+        if !self.odds.are_open(tokens.len()) {
             return Vec::new();
         }
         let Some(place) = tokens
@@ -87,47 +72,15 @@ impl Lookup {
             Place::Said(at) => &tokens[at..],
         };
         let most = most.min(MOST as usize).min(follows.len());
-        // Tokens to be had from a step of so many guesses: 1 + p + p² + …
-        let gain = |guesses: usize| {
-            let mut expected = 1.0;
-            let mut all = 1.0;
-            for _ in 0..guesses {
-                all *= self.chance;
-                expected += all;
-            }
-            expected / cost(guesses)
-        };
-        let lengths = [2, 4, 8, 12, MOST as usize];
-        let best = lengths
-            .into_iter()
-            .map(|length: usize| length.min(most))
-            .filter(|&length| length > 0)
-            .max_by(|&a, &b| gain(a).total_cmp(&gain(b)));
-        match best {
-            // Better than none at all, with something to spare for what the estimate leaves out.
-            Some(length) if gain(length) > 1.05 => follows[..length].to_vec(),
-            _ => Vec::new(),
-        }
+        let lengths = [2, 4, 8, 12, MOST as usize].map(|length| length.min(most));
+        let worth = lengths.into_iter().filter(|&length| length > 0);
+        let length = self.odds.best(worth, cost).unwrap_or(0);
+        follows[..length].to_vec()
     }
 
     /// Of `made` guesses the first `accepted` came true; the sequence has `tokens` tokens now.
     pub(crate) fn learn(&mut self, made: usize, accepted: usize, tokens: usize) {
-        for _ in 0..accepted {
-            self.chance += (1.0 - self.chance) * WEIGHT;
-        }
-        if accepted < made {
-            // Those behind the first wrong one say nothing.
-            self.chance -= self.chance * WEIGHT;
-        }
-        if accepted == made {
-            self.rest = REST;
-        }
-        if self.chance < HOPELESS {
-            self.resting_until = tokens + self.rest;
-            self.rest = (self.rest * 2).min(LONGEST_REST);
-            // After the rest one or two wrong guesses end it again.
-            self.chance = HOPELESS * 1.3;
-        }
+        self.odds.learn(made, accepted, tokens);
     }
 }
 
@@ -180,7 +133,7 @@ mod tests {
         let dear = |guesses: usize| 1.0 + guesses as f64 * 0.9;
         assert!(lookup.guess(&tokens, 16, dear).is_empty());
         assert!(!lookup.guess(&tokens, 16, free).is_empty());
-        while lookup.resting_until == 0 {
+        while lookup.odds.are_open(60) {
             lookup.learn(4, 0, 60);
         }
         assert!(lookup.guess(&tokens, 16, free).is_empty());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Grammar, Sampling, Scaled, Token, media::ImageRows};
+use super::{Grammar, Sampling, Scaled, Token, draft::Drafter, media::ImageRows};
 
 /// Text to tokens and back. Shared by the HTTP side and the engine thread.
 pub trait Vocab: Send + Sync + 'static {
@@ -143,6 +143,15 @@ pub trait Model: 'static {
     fn outputs(&self) -> usize;
     /// Whether a sequence can be cut at any token; otherwise only its end and what was saved can be taken up.
     fn cuts_anywhere(&self) -> bool;
+    /// How many of a sequence's latest rows [`Self::truncate`] can take back after a `decode` that computed at least one
+    /// more of them: guesses that did not come true.
+    fn takes_back(&self) -> usize {
+        if self.cuts_anywhere() { usize::MAX } else { 0 }
+    }
+    /// Who guesses what comes next, if anybody does.
+    fn drafter(&mut self) -> Option<&mut dyn Drafter> {
+        None
+    }
     /// Whether the cells that hold a state, and with them the order of sums over it, follow from how it came there and
     /// not from what it is. [`Self::restore`] lays it out in the same way each time.
     fn layout_varies(&self) -> bool {
@@ -197,6 +206,9 @@ pub trait Model: 'static {
         row: usize,
         logprobs: Option<u8>,
     ) -> Result<Sampled, SampleError>;
+    /// The most likely token of row `row` of the last `decode`, and about how likely it is. `None`: there are no finite
+    /// logits.
+    fn likeliest(&mut self, row: usize) -> Option<(Token, f32)>;
     /// The tokens, at most `most`, that the sampler's constraint leaves no choice about, already accepted: what
     /// [`Model::sample`] would choose next, one by one, without the need to compute logits for it. Empty where there
     /// is a choice. An end-of-generation token among them comes last and is given once.

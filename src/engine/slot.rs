@@ -12,6 +12,7 @@ use super::{
     lookup::Lookup,
     media::{self, Attention, ImageRows},
     model::{Row, Sampled, Vocab},
+    odds::Odds,
     plan::Work,
     prefix::Prefix,
     text::{Released, Text},
@@ -37,6 +38,10 @@ pub(crate) struct Active<S> {
     /// Tokens that may come next, computed together with the last known one.
     pub(crate) guesses: Vec<Token>,
     pub(crate) lookup: Option<Lookup>,
+    /// How well the drafter has done; `None`: it is not asked.
+    pub(crate) drafted: Option<Odds>,
+    /// Guesses that the drafter was asked for in this step; 0: those there are are the lookup's.
+    pub(crate) asked: usize,
     /// Places inside the prompt, rising, at which a step ends so that the state there can be kept.
     pub(crate) borders: Vec<usize>,
     /// Another sequence that computes the same beginning just now.
@@ -127,6 +132,8 @@ impl<S> Slot<S> {
             tokens: job.prompt.clone(),
             guesses: Vec::new(),
             lookup: None,
+            drafted: None,
+            asked: 0,
             borders: Vec::new(),
             follows: None,
             text: Text::new(&job.stop),

@@ -2,6 +2,7 @@
 
 mod admit;
 mod errands;
+mod guess;
 mod keep;
 mod step;
 mod turns;
@@ -54,6 +55,8 @@ pub(crate) struct Worker<M: Model> {
     turns: Turns,
     /// The adapters of the latest batch.
     worn: Set,
+    /// Whether the model's drafter, if it has one, can still be counted on.
+    drafting: bool,
     done: Done,
     completions: Completions,
     /// Jobs ended when [`Self::completions`] was last told, and when that was.
@@ -105,6 +108,7 @@ impl<M: Model> Worker<M> {
             rounds: 0,
             turns: Turns::default(),
             worn: Set::PLAIN,
+            drafting: true,
             done: Done::default(),
             completions: Completions::default(),
             told: (0, Instant::now()),

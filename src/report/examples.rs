@@ -240,6 +240,8 @@ fn plan(name: &str, architecture: &str, weight_bytes: u64, layers: u32) -> Plan 
             op_offload: true,
             repack: true,
             numa: Numa::Off,
+            mtp: false,
         },
+        draft: None,
     }
 }

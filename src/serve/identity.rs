@@ -19,6 +19,8 @@ pub(crate) struct Served<'a> {
     pub(crate) projector_sha256: Option<&'a str>,
     /// Of each adapter the SHA-256, found to be so, and the scale for requests that do not say otherwise.
     pub(crate) adapters: &'a [(String, f32)],
+    /// SHA-256 of the model that guesses, found to be so.
+    pub(crate) draft_sha256: Option<&'a str>,
     /// Text of the file `model.chat_template`.
     pub(crate) template: Option<&'a str>,
 }
@@ -43,8 +45,14 @@ impl Served<'_> {
             "chat_template_sha256": self.template.map(|text| sha256(text.as_bytes())),
             "engine": self.engine,
         });
-        if let Some(projector) = self.projector_sha256 {
-            settings["projector_sha256"] = projector.into();
+        let beside = [
+            ("projector_sha256", self.projector_sha256),
+            ("draft_sha256", self.draft_sha256),
+        ];
+        for (name, sha256) in beside {
+            if let Some(sha256) = sha256 {
+                settings[name] = sha256.into();
+            }
         }
         if !self.adapters.is_empty() {
             settings["adapters"] = json!(self.adapters);
@@ -137,6 +145,7 @@ mod tests {
             weights_sha256: "w",
             projector_sha256: None,
             adapters: &[],
+            draft_sha256: None,
             template: None,
         };
         let first = served.fingerprint();

@@ -17,13 +17,14 @@ use crate::{
     chat::{Chat, ChatError},
     config::{Config, Overflow},
     engine::{
-        self, Tuning, embed,
+        self, Tuning, Worth, embed,
         fit::{self, Files, FitError, Plan, memory::HostMemory},
-        llama::{self, Buffer, Encoder, Llama, LoadError, Weights},
+        llama::{self, Encoder, Llama, LoadError, Weights},
+        lookup,
         state::Places,
         task::{Pooling, Task},
     },
-    report,
+    report::{self, Allocated},
 };
 
 /// A model, warm and ready, and the thread that decodes.
@@ -136,7 +137,7 @@ fn attempt(
 }
 
 /// An engine that is warm, its thread, and the memory that it took.
-type Warm = (Work, JoinHandle<()>, Vec<Buffer>);
+type Warm = (Work, JoinHandle<()>, Allocated);
 
 fn generator(
     weights: &Arc<Weights>,
@@ -153,11 +154,21 @@ fn generator(
         return Err(LoadError::Cancelled.into());
     }
     let (settings, own, planned) = (config.engine.clone(), Arc::clone(weights), plan.clone());
+    let draft = files.draft.map(ToOwned::to_owned);
     let (tell, seen) = mpsc::channel();
     let adapters = files.adapters.to_vec();
     let (engine, thread) = engine::start_in(places, tuning(config)?, move || {
-        let llama = Llama::open_with(own, &settings, &planned, &adapters)?;
-        let _ = tell.send(llama.buffers());
+        let mut llama = Llama::open_with(own, &settings, &planned, &adapters)?;
+        let mut taken = Allocated {
+            model: llama.buffers(),
+            draft: llama.heads_buffers(),
+        };
+        if let (Some(file), Some(plan)) = (draft, &planned.draft) {
+            let (companion, buffers) = llama::companion(&file, &settings, plan)?;
+            llama = llama.with_drafter(Box::new(companion));
+            taken.draft = buffers;
+        }
+        let _ = tell.send(taken);
         Ok::<_, LoadError>(llama)
     })?;
     let buffers = seen.recv().unwrap_or_default();
@@ -186,7 +197,10 @@ fn encoder(
     let (tell, seen) = mpsc::channel();
     let (engine, thread) = embed::start(config.limits.queue, move || {
         let encoder = Encoder::open(own, &settings, &planned)?;
-        let _ = tell.send(encoder.buffers());
+        let _ = tell.send(Allocated {
+            model: encoder.buffers(),
+            draft: Vec::new(),
+        });
         Ok::<_, LoadError>(encoder)
     })?;
     let buffers = seen.recv().unwrap_or_default();
@@ -239,6 +253,8 @@ fn tuning(config: &Config) -> Result<Tuning, FitError> {
         cache_bytes: usize::try_from(mib << 20).unwrap_or(usize::MAX),
         checkpoint_every: config.cache.checkpoint_every as usize,
         lookup: config.engine.speculate.ngram,
+        most_guesses: config.engine.speculate.most(lookup::MOST) as usize,
+        worth: Worth::Measured,
         reproducible: config.engine.reproducible,
         shifts: config.engine.overflow == Overflow::Shift,
     })

@@ -134,27 +134,36 @@ impl Loading {
     /// The placement, before the file is read through: what cannot work shall not take a minute to be refused.
     /// `None`: the file is not there yet, or is damaged, which its verification tells better.
     fn plan(&self) -> Result<Option<Plan>, Failure> {
-        let Some(model) = self.origins.model.present()? else {
+        let Origins {
+            model,
+            projector,
+            draft,
+            adapters,
+        } = &self.origins;
+        let Some(model) = model.present()? else {
             return Ok(None);
         };
-        let projector = match &self.origins.projector {
-            None => None,
-            Some(origin) => match origin.present()? {
-                Some(file) => Some(file),
-                None => return Ok(None),
-            },
-        };
-        let mut adapters = Vec::new();
-        for origin in &self.origins.adapters {
+        let mut beside = [None, None];
+        for (file, origin) in beside.iter_mut().zip([projector, draft]) {
+            let Some(origin) = origin else { continue };
+            *file = origin.present()?;
+            if file.is_none() {
+                return Ok(None);
+            }
+        }
+        let [projector, draft] = &beside;
+        let mut worn = Vec::new();
+        for origin in adapters {
             match origin.present()? {
-                Some(file) => adapters.push(file),
+                Some(file) => worn.push(file),
                 None => return Ok(None),
             }
         }
         let files = Files {
             model: &model,
             projector: projector.as_deref(),
-            adapters: &adapters,
+            draft: draft.as_deref(),
+            adapters: &worn,
         };
         match self.fit(files) {
             Ok(plan) => Ok(Some(plan)),

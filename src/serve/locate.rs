@@ -31,6 +31,8 @@ pub struct Origins {
     pub projector: Option<Origin>,
     /// In the order of `model.adapters`.
     pub adapters: Vec<Origin>,
+    /// A smaller model that guesses.
+    pub draft: Option<Origin>,
 }
 
 /// What to do when the pinned file is not there.
@@ -55,6 +57,7 @@ pub(crate) struct Proved {
     /// In the order of `model.adapters`: where each lies, and its digest.
     pub(crate) adapters: Vec<PathBuf>,
     pub(crate) adapters_sha256: Vec<Digest>,
+    pub(crate) draft: Option<Located>,
 }
 
 impl Proved {
@@ -63,6 +66,7 @@ impl Proved {
             model: &self.model.file,
             projector: self.projector.as_ref().map(|located| &*located.file),
             adapters: &self.adapters,
+            draft: self.draft.as_ref().map(|located| &*located.file),
         }
     }
 }
@@ -82,6 +86,7 @@ impl Origins {
         Ok(Proved {
             model,
             projector: self.projector.as_ref().map(locate).transpose()?,
+            draft: self.draft.as_ref().map(locate).transpose()?,
             adapters_sha256: adapters.iter().map(|located| located.sha256).collect(),
             adapters: adapters.into_iter().map(|located| located.file).collect(),
         })

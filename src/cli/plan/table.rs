@@ -43,8 +43,22 @@ pub(super) fn head(plan: &Plan, terminal: Terminal) -> String {
             many(plan.threads, "thread"),
             plan.threads_batch
         ),
-        String::new(),
     ];
+    if let Some(draft) = &plan.draft {
+        let places: Vec<_> = draft.devices.iter().filter(|it| it.used() > 0).collect();
+        let places: Vec<_> = places.iter().map(|it| it.name.as_str()).collect();
+        lines.push(format!(
+            "guesses by {} on {}: {}, {} tokens of context",
+            printable(&draft.model.name),
+            places.join(" and "),
+            size(draft.model.weight_bytes),
+            draft.context,
+        ));
+    }
+    if plan.settings.mtp {
+        lines.push("guesses by the model's own prediction layers".to_owned());
+    }
+    lines.push(String::new());
     let width = plan.devices.iter().map(|it| it.name.len()).max();
     lines.extend(plan.devices.iter().map(|device| {
         format!(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Elsewhere, HOST, Layer, Place, Settings, Weights};
 use crate::{
-    config::Override,
+    config::{Mtp, Override},
     engine::{
         gguf::{Header, Tensor},
         task,
@@ -36,9 +36,12 @@ pub(super) struct Part {
 /// Where a tensor lies: a GPU by its position in [`Settings::devices`], or the host.
 pub(super) type At = Option<usize>;
 
-/// The tensors that the engine will load, without prediction heads, which only speculation uses.
-pub(super) fn parts(header: &Header) -> Vec<Part> {
-    let blocks = header.layers - header.prediction_layers;
+/// The tensors that the engine will load; prediction layers only where they guess.
+pub(super) fn parts(header: &Header, mtp: Mtp) -> Vec<Part> {
+    let blocks = match mtp {
+        Mtp::On => header.layers,
+        Mtp::Off | Mtp::Auto => header.layers - header.prediction_layers,
+    };
     let mut parts: Vec<_> = header
         .tensors
         .iter()

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     config::{KvConfig, Load, Numa, Split},
-    engine::task::Task,
+    engine::{llama::Gpu, task::Task},
 };
 
 /// Where every weight, cache and buffer goes, and what that leaves free.
@@ -26,6 +26,9 @@ pub struct Plan {
     /// One for each layer of the model, then the output.
     pub layers: Vec<Layer>,
     pub settings: Settings,
+    /// The model that guesses, with devices of its own account: what it takes is [`Device::draft`] of this one's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft: Option<Box<Plan>>,
 }
 
 /// What the header of the model's file says.
@@ -127,6 +130,10 @@ pub struct Elsewhere {
 
 /// What is handed to the engine: the placement with nothing left to fit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of llama.cpp"
+)]
 pub struct Settings {
     pub task: Task,
     pub devices: Vec<String>,
@@ -142,6 +149,8 @@ pub struct Settings {
     pub op_offload: bool,
     pub repack: bool,
     pub numa: Numa,
+    /// Whether the model's prediction layers are loaded, and guess.
+    pub mtp: bool,
 }
 
 impl Plan {
@@ -156,6 +165,16 @@ impl Plan {
             .iter()
             .find(holds)
             .map(|device| device.name.as_str())
+    }
+
+    /// What this plan, of a model that guesses for another one, takes of that one's devices: GPUs by name, the host last.
+    pub(super) fn beside(&self, gpus: &[Gpu]) -> Vec<u64> {
+        let names = gpus.iter().map(|gpu| gpu.name.as_str()).chain([HOST]);
+        let used = |name: &str| {
+            let own = self.devices.iter().filter(|device| device.name == name);
+            own.map(Device::used).sum()
+        };
+        names.map(used).collect()
     }
 
     /// How many GPUs hold a part of the model.

@@ -18,7 +18,7 @@ use super::{
     memory::HostMemory,
 };
 use crate::{
-    config::{CpuMoe, EngineConfig, GpuLayers, Split},
+    config::{CpuMoe, EngineConfig, GpuLayers, Mtp, Split},
     engine::{
         fit::Settings,
         gguf::Header,
@@ -196,6 +196,7 @@ impl Problem<'_> {
             op_offload: config.op_offload,
             repack: config.repack,
             numa: config.numa,
+            mtp: config.speculate.mtp == Mtp::On,
         }
     }
 

@@ -1,6 +1,9 @@
 //! A context: the KV caches, compute buffers and threads that decode batches.
 
+mod guesser;
+
 use std::{
+    collections::HashSet,
     path::PathBuf,
     ptr,
     sync::Arc,
@@ -9,6 +12,7 @@ use std::{
 
 use llama_cpp_sys_2 as sys;
 
+use self::guesser::Guesser;
 use super::{
     Buffer, LoadError, Sampler, Weights,
     adapter::Adapters,
@@ -16,14 +20,16 @@ use super::{
     batch::{Batch, ImageBatch},
     choose,
     copies::{self, Copies},
-    guard::{self, Fault},
-    params,
+    guard::{self, Fault, Shown},
+    heads, params,
     question::Question,
+    scores,
 };
 use crate::{
-    config::{EngineConfig, Overflow},
+    config::{EngineConfig, Mtp, Overflow, Speculate},
     engine::{
         Grammar, Sampling, Scaled, Token,
+        draft::Drafter,
         fit::{Plan, Settings},
         media::{Attention, ImageRows},
         model::{
@@ -48,12 +54,16 @@ pub struct Llama {
     /// Who is asked during a decode whether anybody still waits; llama.cpp holds its address.
     question: Question,
     copies: Copies,
+    /// Sequences whose recurrent states were taken back by the latest cut: until they are computed further, the states that
+    /// lie where others would look are those of guesses.
+    taken_back: HashSet<u32>,
     ubatch_time: Option<Duration>,
     candidates: Vec<sys::llama_token_data>,
     /// Threads that sample when there is much to sample.
     samplers: usize,
     /// More than one: prompts are computed in larger steps, so that all GPUs have work.
     gpus: usize,
+    guesser: Option<Guesser>,
 }
 
 /// Logits below which a second thread for sampling costs more than it saves: some 200 µs of work.
@@ -90,6 +100,10 @@ impl Llama {
             image_batch: ImageBatch::new(weights.embedding_width(), weights.positions()),
             config: EngineConfig {
                 context: plan.context,
+                speculate: Speculate {
+                    mtp: if plan.settings.mtp { Mtp::On } else { Mtp::Off },
+                    ..config.speculate.clone()
+                },
                 ..config.clone()
             },
             settings: plan.settings.clone(),
@@ -98,13 +112,24 @@ impl Llama {
             samplers: threads::decoding(config).clamp(1, 8) as usize,
             question: Question::new(),
             copies: Copies::default(),
+            taken_back: HashSet::new(),
             ubatch_time: None,
+            guesser: None,
             candidates: Vec::with_capacity(weights.size() as usize),
             weights,
         };
         llama.context = llama.make_context()?;
         llama.check_overflow()?;
+        if plan.settings.mtp {
+            llama.guesser = Some(Guesser::Heads(Box::new(llama.heads()?)));
+        }
         llama.warm_up()?;
+        let speculate = &llama.config.speculate;
+        if speculate.ngram && !llama.config.reproducible && llama.takes_back() == 0 {
+            tracing::warn!(
+                "engine.speculate.ngram has no effect: wrong guesses cannot be taken back from this kind of model"
+            );
+        }
         Ok(llama)
     }
 
@@ -112,9 +137,15 @@ impl Llama {
         let mut params = params::context(&self.config, self.config.context, &self.settings)?;
         self.question.attach(&mut params);
         backend::take_errors();
+        let inside = |fault| LoadError::Context(backend::reason(fault));
         // SAFETY: the weights outlive the context: `self` holds both, and frees the context first.
-        unsafe { guard::context(self.weights.as_mut_ptr(), params) }
-            .map_err(|fault| LoadError::Context(backend::reason(fault)))
+        let context =
+            unsafe { guard::context(self.weights.as_mut_ptr(), params) }.map_err(inside)?;
+        if self.settings.mtp {
+            // SAFETY: the context was just made.
+            unsafe { guard::show_states(context, Shown::Every) }.map_err(inside)?;
+        }
+        Ok(context)
     }
 
     fn check_overflow(&self) -> Result<(), LoadError> {
@@ -228,6 +259,9 @@ impl Llama {
     fn clear(&mut self) {
         // SAFETY: the context is valid.
         unsafe { sys::llama_memory_clear(sys::llama_get_memory(self.context), true) };
+        if let Some(heads) = self.own_heads() {
+            heads.clear();
+        }
     }
 
     fn logits(&self, row: usize) -> Option<&[f32]> {
@@ -295,6 +329,18 @@ impl Model for Llama {
         self.weights.cuts_anywhere()
     }
 
+    fn takes_back(&self) -> usize {
+        if self.cuts_anywhere() {
+            return usize::MAX;
+        }
+        // SAFETY: the context is valid.
+        unsafe { sys::llama_n_rs_seq(self.context) as usize }
+    }
+
+    fn drafter(&mut self) -> Option<&mut dyn Drafter> {
+        self.guesser.as_mut().map(Guesser::drafter)
+    }
+
     fn layout_varies(&self) -> bool {
         self.weights.has_window()
     }
@@ -308,7 +354,12 @@ impl Model for Llama {
         self.check(rows)?;
         let batch = self.batch.fill(rows);
         // SAFETY: `check` holds the batch to its limits.
-        unsafe { self.compute(batch, abandoned) }
+        unsafe { self.compute(batch, abandoned) }?;
+        for row in rows {
+            self.taken_back.remove(&row.sequence);
+        }
+        self.follow(rows);
+        Ok(())
     }
 
     fn decode_image(
@@ -330,29 +381,48 @@ impl Model for Llama {
         let outcome = unsafe { self.compute(batch, abandoned) };
         // SAFETY: as above.
         unsafe { sys::llama_set_causal_attn(self.context, true) };
+        self.taken_back.remove(&rows.sequence);
         outcome
     }
 
     fn truncate(&mut self, sequence: u32, from: u32) -> bool {
-        let (Ok(sequence), Ok(from)) = (i32::try_from(sequence), i32::try_from(from)) else {
+        if let Some(heads) = self.own_heads() {
+            heads.truncate(sequence, from);
+        }
+        let (Ok(id), Ok(place)) = (i32::try_from(sequence), i32::try_from(from)) else {
             return false;
         };
         // SAFETY: the context is valid and `sequence` is one of its own (`Slot` numbers them).
-        unsafe {
+        let cut = unsafe {
             let memory = sys::llama_get_memory(self.context);
             if from == 0 {
-                self.search_from_the_start(sequence);
+                self.search_from_the_start(id);
             }
             // Recurrent states cannot be cut at any place: then the whole sequence goes.
-            sys::llama_memory_seq_rm(memory, sequence, from, -1)
-                || !sys::llama_memory_seq_rm(memory, sequence, -1, -1)
+            sys::llama_memory_seq_rm(memory, id, place, -1)
+                || !sys::llama_memory_seq_rm(memory, id, -1, -1)
+        };
+        if cut && from > 0 && !self.cuts_anywhere() {
+            self.taken_back.insert(sequence);
+        } else {
+            self.taken_back.remove(&sequence);
         }
+        cut
     }
 
     fn copy(&mut self, from: u32, to: u32, computed: u32) -> bool {
+        if self.taken_back.contains(&from) || !copies::pays(computed, self.config.context, self.gpu)
+        {
+            return false;
+        }
         // SAFETY: the context is valid and the sequences are its own.
-        copies::pays(computed, self.config.context, self.gpu)
-            && unsafe { self.copies.ask(self.context, from, to) }
+        let asked = unsafe { self.copies.ask(self.context, from, to) };
+        if let Some(heads) = self.own_heads().filter(|_| asked) {
+            // One layer is little, even by way of host memory.
+            let followed = heads.save(from, Part::Whole);
+            heads.restore(to, Part::Whole, &followed);
+        }
+        asked
     }
 
     fn shift(&mut self, sequence: u32, from: u32, count: u32) -> bool {
@@ -381,14 +451,18 @@ impl Model for Llama {
         if !self.copies.readable(sequence) {
             return None;
         }
-        let sequence = i32::try_from(sequence).ok()?;
-        // SAFETY: the context is valid and `sequence` is one of its own.
+        let id = i32::try_from(sequence).ok()?;
         let began = Instant::now();
-        let saved = unsafe { guard::save(self.context, sequence, part) };
+        // SAFETY: the context is valid and `sequence` is one of its own.
+        let saved = unsafe { guard::save(self.context, id, part) };
         tracing::trace!(bytes = saved.as_ref().map_or(0, Vec::len), took = ?began.elapsed(), "saved");
-        saved
+        let saved = saved
             .inspect_err(|fault| tracing::warn!(?fault, "a sequence's state could not be saved"))
-            .ok()
+            .ok()?;
+        Some(match self.own_heads() {
+            Some(heads) => heads::join(saved, &heads.save(sequence, part)),
+            None => saved,
+        })
     }
 
     fn restore(&mut self, sequence: u32, part: Part, state: &[u8]) -> bool {
@@ -399,6 +473,7 @@ impl Model for Llama {
             self.truncate(sequence, 0);
             return false;
         }
+        let (state, followed) = heads::divide(state);
         self.search_from_the_start(id);
         // SAFETY: as above; states never outlive the model they were saved from.
         let began = Instant::now();
@@ -407,16 +482,25 @@ impl Model for Llama {
         if let Err(fault) = &restored {
             tracing::warn!(?fault, "a sequence's state could not be restored");
             self.truncate(sequence, 0);
+            return false;
         }
-        restored.is_ok()
+        self.taken_back.remove(&sequence);
+        if let Some(heads) = self.own_heads() {
+            heads.restore(sequence, part, followed);
+        }
+        true
     }
 
     fn reset(&mut self) -> Result<(), DecodeError> {
+        if let Some(heads) = self.own_heads() {
+            heads.clear();
+        }
         // SAFETY: nothing else holds the context.
         unsafe { sys::llama_free(self.context) };
         self.context = ptr::null_mut();
         self.copies.made();
         self.adapters.forget();
+        self.taken_back.clear();
         self.context = self
             .make_context()
             .map_err(|error| DecodeError::Broken(error.to_string()))?;
@@ -445,6 +529,10 @@ impl Model for Llama {
         let outcome = choose::sample(self.logits(row), sampler, logprobs, &mut candidates);
         self.candidates = candidates;
         outcome
+    }
+
+    fn likeliest(&mut self, row: usize) -> Option<(Token, f32)> {
+        scores::likeliest(self.logits(row)?)
     }
 
     fn forced(&mut self, sampler: &mut Sampler, most: usize) -> Vec<Token> {

@@ -17,10 +17,14 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Gauged {
     pub(crate) buffers: Vec<Buffer>,
+    /// What the context of the prediction layers takes.
+    pub(crate) heads: Vec<Buffer>,
     /// Whether attention runs in fused kernels.
     pub(crate) flash_attention: bool,
     /// Flash attention runs on the first device, but its cache lies on the second.
     pub(crate) astray: Option<(String, String)>,
+    /// States that each sequence keeps beside its latest; 0 also where the model has none that could be kept.
+    pub(crate) kept_states: u32,
 }
 
 /// Gauges a placement; takes about as long as reading the header. [`super::init`] comes first, and
@@ -40,6 +44,10 @@ pub(crate) fn gauge(
         model_params.raw.kv_overrides = overrides.as_ptr();
     }
     let context_params = params::context(config, context, settings)?;
+    let heads_params = settings
+        .mtp
+        .then(|| params::heads(config, context, settings))
+        .transpose()?;
     backend::take_errors();
     // SAFETY: `model_params` and `overrides` own all that is pointed to and live through the call.
     let model =
@@ -65,10 +73,21 @@ pub(crate) fn gauge(
             .and_then(|one| Ok((one, guard::attention(context.0, tokens, sequences)?)));
         let inside = |fault| LoadError::Context(backend::reason(fault));
         let (one, many) = attention.map_err(inside)?;
+        let mut heads = Vec::new();
+        if let Some(params) = heads_params {
+            let context = guard::context(model.0, params).map_err(inside)?;
+            let context = OwnedContext(context);
+            heads = guard::buffers(context.0).map_err(inside)?;
+            for buffer in &mut heads {
+                buffer.weights = 0; // the model's own
+            }
+        }
         Ok(Gauged {
             buffers: buffers.map_err(inside)?,
+            heads,
             flash_attention: many.fused,
             astray: one.astray.or(many.astray),
+            kept_states: sys::llama_n_rs_seq(context.0),
         })
     }
 }

@@ -45,6 +45,20 @@ impl File {
         u64::try_from(unsafe { sys::gguf_get_val_i32(self.0, at) }).ok()
     }
 
+    /// A list of texts, which need not be UTF-8.
+    pub(crate) fn texts(&self, key: &str) -> Option<Vec<&CStr>> {
+        let at = self.find(key, sys::GGUF_TYPE_ARRAY)?;
+        // SAFETY: the key exists and is a list; its texts live as long as the header, and are as many as it says.
+        unsafe {
+            let texts = sys::gguf_get_arr_type(self.0, at) == sys::GGUF_TYPE_STRING;
+            texts.then(|| {
+                (0..sys::gguf_get_arr_n(self.0, at))
+                    .map(|index| CStr::from_ptr(sys::gguf_get_arr_str(self.0, at, index)))
+                    .collect()
+            })
+        }
+    }
+
     /// Names and sizes in bytes of all tensors.
     pub(crate) fn tensors(&self) -> Vec<(String, u64)> {
         // SAFETY: indices are below the count; names live as long as the header.

@@ -1,6 +1,7 @@
 //! Binding to `guard.cpp`: calls into llama.cpp through which no exception and no abort can come.
 
 mod memory;
+mod states;
 
 use std::ffi::{CStr, CString, c_char, c_int};
 
@@ -8,6 +9,7 @@ use llama_cpp_sys_2 as sys;
 
 pub use memory::Buffer;
 pub(super) use memory::{attention, buffers, fill, pin, restore, save, search, unpin};
+pub(super) use states::{Shown, StateRow, decode_states, show_states, state};
 
 unsafe extern "C" {
     fn guard_free(text: *mut c_char);

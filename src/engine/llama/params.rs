@@ -85,6 +85,7 @@ impl ModelParams {
             Load::Direct => sys::LLAMA_LOAD_MODE_DIRECT_IO,
         };
         raw.use_extra_bufts = settings.repack;
+        raw.load_mtp = settings.mtp;
         Ok(Self {
             raw,
             _devices: devices,
@@ -122,6 +123,20 @@ pub(super) fn context(
     Ok(params)
 }
 
+/// Parameters of the context of a model's prediction layers, beside one of [`context`].
+pub(super) fn heads(
+    config: &EngineConfig,
+    context: u32,
+    settings: &Settings,
+) -> Result<sys::llama_context_params, LoadError> {
+    let mut params = self::context(config, context, settings)?;
+    params.ctx_type = sys::LLAMA_CONTEXT_TYPE_MTP;
+    // One token of each sequence after the other is guessed, and attention can be cut anywhere.
+    params.n_outputs_max = config.parallel;
+    params.n_rs_seq = 0;
+    Ok(params)
+}
+
 fn generating(
     params: &mut sys::llama_context_params,
     config: &EngineConfig,
@@ -134,6 +149,7 @@ fn generating(
     params.n_ubatch = config.ubatch.min(params.n_batch);
     params.n_seq_max = config.parallel;
     params.n_outputs_max = outputs(config);
+    params.n_rs_seq = kept_states(config);
     // Each sequence has cells of its own: neighbours cost nothing and cannot fill the cache.
     params.kv_unified = false;
     Ok(())
@@ -185,12 +201,27 @@ pub(super) fn encoder_outputs(config: &EngineConfig, vocab: u64, width: u64) -> 
 /// Rows of a step that ask for logits: one of each sequence, and guesses. Room for more would be wasted: with a
 /// vocabulary of 248,320 a ubatch of 512 would take 508 MB.
 pub(super) fn outputs(config: &EngineConfig) -> u32 {
-    let guesses = if config.speculate.ngram {
-        lookup::MOST
+    let speculate = &config.speculate;
+    let most = speculate.most(lookup::MOST);
+    let drafts = if speculate.drafts() {
+        most * config.parallel
     } else {
         0
     };
-    (config.parallel + guesses).min(config.batch.max(config.parallel))
+    let lookups = if speculate.ngram { most } else { 0 };
+    (config.parallel + drafts.max(lookups)).min(config.batch.max(config.parallel))
+}
+
+/// States that are kept of each sequence beside its latest, so that guesses can be taken back; models that need none, and
+/// those that cannot, do not heed it.
+fn kept_states(config: &EngineConfig) -> u32 {
+    const USUAL: u32 = 4;
+    let speculate = &config.speculate;
+    if !speculate.is_on() || config.reproducible {
+        return 0;
+    }
+    // llama.cpp asserts that a ubatch holds these and two tokens more.
+    speculate.most(USUAL).min(config.ubatch - 2)
 }
 
 /// llama.cpp crashes on absurd counts.

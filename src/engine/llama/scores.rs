@@ -24,6 +24,26 @@ pub(super) fn argmax(logits: &[f32]) -> Token {
     Token::try_from(at).unwrap_or(0)
 }
 
+/// The most likely token and about how likely it is: what is ten thousand times less likely counts for nothing.
+pub(super) fn likeliest(logits: &[f32]) -> Option<(Token, f32)> {
+    const BLOCK: usize = 512;
+    const FAR: f32 = 9.2;
+    let token = argmax(logits);
+    let best = *logits.get(usize::try_from(token).ok()?)?;
+    if !best.is_finite() {
+        return None;
+    }
+    let near = logits
+        .chunks(BLOCK)
+        .filter(|block| highest(block) > best - FAR);
+    let sum: f32 = near
+        .flatten()
+        .filter(|logit| **logit > best - FAR)
+        .map(|logit| (logit - best).exp())
+        .sum();
+    Some((token, 1.0 / sum))
+}
+
 /// The `count` most likely tokens, best first, of equals the first; NaN left out.
 pub(super) fn best(logits: &[f32], count: usize, out: &mut Vec<sys::llama_token_data>) {
     const BLOCK: usize = 512;
@@ -109,6 +129,17 @@ mod tests {
     fn the_first_of_the_most_likely_is_chosen_and_nan_is_not() {
         assert_eq!(argmax(&[0.0, f32::NAN, 3.0, 3.0]), 2);
         assert_eq!(argmax(&[]), 0);
+    }
+
+    #[test]
+    fn the_likeliest_is_about_as_likely_as_its_score_says() {
+        let logits: Vec<f32> = (0..3000_u16).map(|at| f32::from(at % 97) * 0.2).collect();
+        let (token, likely) = likeliest(&logits).unwrap();
+        let (score, _) = scores(&logits, token, 0);
+        assert_eq!(token, argmax(&logits));
+        assert!((likely - score.exp()).abs() < 0.02 * likely, "{likely}");
+        assert_eq!(likeliest(&[f32::NAN, f32::NAN]), None);
+        assert_eq!(likeliest(&[]), None);
     }
 
     #[test]

@@ -148,6 +148,12 @@ impl Weights {
         usize::try_from(unsafe { sys::llama_model_n_embd_inp(self.model) }).unwrap_or(0)
     }
 
+    /// Numbers of each hidden state that prediction layers go on from.
+    pub(super) fn state_width(&self) -> usize {
+        // SAFETY: the model is valid.
+        usize::try_from(unsafe { sys::llama_model_n_embd_out(self.model) }).unwrap_or(0)
+    }
+
     /// Numbers that say where such a row is.
     pub(super) fn positions(&self) -> usize {
         // SAFETY: the model is valid.

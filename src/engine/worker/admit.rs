@@ -168,7 +168,8 @@ impl<M: Model> Worker<M> {
             leader.borders.insert(place, follow.common);
         }
         let computed = self.slots[at].computed();
-        let guesses = cuts.anywhere && cuts.grid == 1;
+        let guesses = self.model.takes_back() > 0 && cuts.grid == 1;
+        let drafts = guesses && self.drafting && self.model.drafter().is_some();
         let lookup = self.tuning.lookup;
         let every = self.tuning.checkpoint_every;
         let vocab = self.model.vocab();
@@ -184,6 +185,10 @@ impl<M: Model> Worker<M> {
         let guesses = guesses && (lookup || !active.job.prediction.is_empty());
         if guesses && active.lookup.is_none() {
             active.lookup = Some(Lookup::new(&active.job.prediction, &active.tokens));
+        }
+        // A drafter knows nothing of images.
+        if drafts && active.job.media.is_empty() {
+            active.drafted.get_or_insert_default();
         }
         if follow.is_none()
             && let Some((cached, prompt)) = slot.begin()

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Dead, Worker};
 use crate::engine::{
-    Failed, Finish, Set, media,
+    Failed, Finish, Set,
     model::{Choice, Chosen, DecodeError, Model, SampleError, Sampled},
     plan::{self, First, Share, Want, Work},
     slot::{Active, small},
@@ -15,7 +15,7 @@ use crate::engine::{
 
 /// Nodes of a graph computed before the next look at who still waits: microseconds for a small model, less
 /// than a second for a large one on a CPU.
-const NODES_BETWEEN_LOOKS: u32 = 16;
+pub(super) const NODES_BETWEEN_LOOKS: u32 = 16;
 /// In one step of so many the prompt that waits longest goes first.
 const TURN_OF_THE_OLDEST: u64 = 4;
 /// Most tokens taken from a constraint at once.
@@ -149,57 +149,6 @@ impl<M: Model> Worker<M> {
         }
         if prefill < self.rows.len() {
             self.done.decode += took;
-        }
-    }
-
-    /// Streams that may go on with what they said before get guesses, as far as these are likely to pay.
-    fn guess(&mut self) {
-        let mut outputs = self.model.outputs().saturating_sub(self.slots.len());
-        let context = self.model.context() as usize;
-        let mut running = 0;
-        let mut room = self.model.batch();
-        for slot in &mut self.slots {
-            if let Some(active) = &mut slot.active {
-                active.guesses.clear(); // of a step that failed
-            }
-            if let Some(Work::Decode { rows, .. }) = slot.work(1) {
-                running += 1;
-                room = room.saturating_sub(rows as usize);
-            }
-        }
-        outputs = outputs.min(room);
-        let pace = &self.pace;
-        for slot in &mut self.slots {
-            let Some(Work::Decode { .. }) = slot.work(1) else {
-                continue;
-            };
-            let Some(active) = &mut slot.active else {
-                continue;
-            };
-            let left = active.left(context).saturating_sub(1);
-            let Some(lookup) = &active.lookup else {
-                continue;
-            };
-            let seconds = |rows: usize| pace.seconds(small(rows)).unwrap_or(f64::MAX);
-            let plain = seconds(running);
-            let cost = |guesses: usize| {
-                // Beside others they are a batch of their own: llama.cpp computes equal counts together.
-                let more = if running == 1 {
-                    seconds(1 + guesses)
-                } else {
-                    plain + seconds(guesses)
-                };
-                more / plain
-            };
-            active.guesses = lookup.guess(&active.tokens, left.min(outputs), cost);
-            // What followed was an image.
-            let text = active
-                .guesses
-                .iter()
-                .take_while(|guess| !media::is_placeholder(**guess));
-            let text = text.count();
-            active.guesses.truncate(text);
-            outputs -= active.guesses.len();
         }
     }
 
@@ -338,6 +287,7 @@ impl<M: Model> Worker<M> {
             return;
         };
         let guesses = std::mem::take(&mut active.guesses);
+        let images = !active.job.media.is_empty();
         let hits = tokens
             .iter()
             .zip(&guesses)
@@ -348,10 +298,7 @@ impl<M: Model> Worker<M> {
             active.drafts.accepted += small(hits);
             self.done.accepted_tokens += hits as u64;
             self.done.rejected_tokens += (guesses.len() - hits) as u64;
-            let length = active.tokens.len();
-            if let Some(lookup) = &mut active.lookup {
-                lookup.learn(guesses.len(), hits, length);
-            }
+            active.learn(guesses.len(), hits);
         }
         let mut ended = false;
         for (place, sampled) in tokens.iter().enumerate() {
@@ -365,8 +312,13 @@ impl<M: Model> Worker<M> {
             }
         }
         if !guesses.is_empty() {
-            let (sequence, position) = (slot.sequence, small(slot.position()));
-            if !self.model.truncate(sequence, position) {
+            // The job may have ended, and with it what knew of its images.
+            let position = if images {
+                slot.prefix.position(slot.computed())
+            } else {
+                slot.computed()
+            };
+            if !self.model.truncate(slot.sequence, small(position)) {
                 slot.prefix.truncate(0);
             }
         }

@@ -25,6 +25,7 @@ fn settings(gpus: usize, gpu_layers: u32, tensor_split: Vec<f32>) -> Settings {
         op_offload: true,
         repack: true,
         numa: Numa::Off,
+        mtp: false,
     }
 }
 
@@ -82,7 +83,7 @@ fn tensors_are_told_by_their_names() {
 fn prediction_heads_are_not_loaded() {
     let mut world = World::dense(4, &[]);
     world.header.prediction_layers = 1;
-    let parts = parts(&world.header);
+    let parts = parts(&world.header, Mtp::Off);
     assert!(
         parts
             .iter()
@@ -98,7 +99,7 @@ fn tied_embeddings_take_memory_twice_only_where_the_output_lies_elsewhere() {
         .header
         .tensors
         .retain(|tensor| tensor.name != "output.weight");
-    let mut parts = parts(&world.header);
+    let mut parts = parts(&world.header, Mtp::Off);
     let bytes = 40 << 20;
     let sum = |parts: &[Part], gpu_layers| {
         let settings = settings(1, gpu_layers, vec![1.0]);

@@ -33,8 +33,10 @@ impl Problem<'_> {
                 moved: draft.moved,
                 gauged: Gauged {
                     buffers: vec![buffer],
+                    heads: Vec::new(),
                     flash_attention: false,
                     astray: None,
+                    kept_states: 0,
                 },
             },
         })

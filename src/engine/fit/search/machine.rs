@@ -145,7 +145,7 @@ impl World {
         };
         Self {
             config: config(),
-            parts: layout::parts(&header),
+            parts: layout::parts(&header, config::Mtp::Off),
             header,
             gpus: gpus.iter().enumerate().map(gpu).collect(),
             host: HostMemory {
@@ -294,8 +294,10 @@ impl Gauge for Machine<'_> {
         };
         Ok(Gauged {
             buffers: (0..=gpus).map(buffer).collect(),
+            heads: Vec::new(),
             flash_attention: true,
             astray: None,
+            kept_states: 0,
         })
     }
 }

@@ -1,13 +1,14 @@
 //! How much a placement uses, leaves and lacks on each device.
 
 use super::{Problem, Solution};
-use crate::engine::fit::HOST;
+use crate::engine::{fit::HOST, llama::Gauged};
 
 impl Problem<'_> {
     /// Bytes used on each GPU, the host's last.
     pub(in crate::engine::fit) fn used(&self, solution: &Solution) -> Vec<u64> {
         let mut sums = vec![0_u64; self.gpus.len() + 1];
-        for buffer in &solution.gauged.buffers {
+        let Gauged { buffers, heads, .. } = &solution.gauged;
+        for buffer in buffers.iter().chain(heads) {
             let sum = &mut sums[self.position(&buffer.device, buffer.host)];
             for bytes in [buffer.weights, buffer.cache, buffer.compute] {
                 *sum = sum.saturating_add(bytes);

@@ -7,6 +7,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::engine::{
+    Token, Worth,
+    draft::{Drafter, Guesses, Wish},
+    fake::answer,
     start_in,
     state::{Folder, NotDone, Places, Saved, Shelf},
 };
@@ -71,11 +74,74 @@ enum Errand {
 struct Setup {
     sequences: u32,
     recurrent: bool,
+    /// Rows that a recurrent state can take back.
+    takes_back: usize,
+    drafter: Drafting,
     forgetful: usize,
     tuning: Tuning,
     faults: Vec<u8>,
     /// Its prompts outlive it.
     files: bool,
+}
+
+/// What the drafter is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drafting {
+    None,
+    /// Knows what comes.
+    Right,
+    /// Says anything, also what is no token.
+    Wrong,
+    /// Works for so many times, and then no more.
+    Failing(usize),
+}
+
+/// Guesses without computing.
+struct Guesser {
+    kind: Drafting,
+    times: usize,
+}
+
+impl Drafter for Guesser {
+    fn seconds(&self, _: usize, _: usize) -> f64 {
+        0.0
+    }
+
+    fn seconds_behind(&self, _: &Wish<'_>) -> Option<f64> {
+        Some(0.0)
+    }
+
+    fn guess(
+        &mut self,
+        wishes: &[Wish<'_>],
+        most: usize,
+        _: Duration,
+        _: &dyn Fn() -> bool,
+    ) -> Result<Vec<Guesses>, DecodeError> {
+        self.times += 1;
+        if let Drafting::Failing(times) = self.kind
+            && self.times > times
+        {
+            return Err(DecodeError::Refused("no more".into()));
+        }
+        assert!(wishes.is_sorted_by_key(|wish| wish.sequence) && most > 0);
+        let guess = |wish: &Wish<'_>| {
+            let mut known = wish.tokens.to_vec();
+            let guess = |at: usize| {
+                if self.kind == Drafting::Wrong {
+                    return Token::try_from(self.times * 7 + at * 90).unwrap_or(0);
+                }
+                let next = answer(&known);
+                known.push(next);
+                next
+            };
+            Guesses {
+                ready: !self.times.is_multiple_of(7),
+                tokens: (0..most - self.times % 2).map(guess).collect(),
+            }
+        };
+        Ok(wishes.iter().map(guess).collect())
+    }
 }
 
 fn clients() -> impl Strategy<Value = Vec<Client>> {
@@ -121,32 +187,57 @@ fn setups() -> impl Strategy<Value = Setup> {
         prop_oneof![Just(0_usize), 200usize..4000],
         16usize..64,
         any::<bool>(),
+        any::<bool>(),
         prop::bool::weighted(0.2),
     );
     let tuning = tuning.prop_map(
-        |(cache_bytes, checkpoint_every, lookup, reproducible)| Tuning {
+        |(cache_bytes, checkpoint_every, lookup, assumed, reproducible)| Tuning {
             queue: 64,
-            max_gap: None,
+            worth: if assumed {
+                Worth::Assumed
+            } else {
+                Worth::Measured
+            },
             cache_bytes,
             checkpoint_every,
             lookup,
             reproducible,
-            shifts: false,
+            ..Tuning::default()
         },
     );
     let faults = prop::collection::vec(0u8..20, 0..64);
+    let drafter = prop_oneof![
+        Just(Drafting::None),
+        Just(Drafting::Right),
+        Just(Drafting::Wrong),
+        (0usize..20).prop_map(Drafting::Failing),
+    ];
+    let guessing = (0usize..5, drafter);
     // Files cost time, which other cases use better.
     let files = prop::bool::weighted(0.1);
-    (1u32..6, any::<bool>(), 0usize..6, tuning, faults, files).prop_map(
-        |(sequences, recurrent, forgetful, tuning, faults, files)| Setup {
-            sequences,
-            recurrent,
-            forgetful: if forgetful == 1 { 0 } else { forgetful },
-            tuning,
-            faults,
-            files,
-        },
+    (
+        1u32..6,
+        any::<bool>(),
+        guessing,
+        0usize..6,
+        tuning,
+        faults,
+        files,
     )
+        .prop_map(
+            |(sequences, recurrent, (takes_back, drafter), forgetful, tuning, faults, files)| {
+                Setup {
+                    sequences,
+                    recurrent,
+                    takes_back,
+                    drafter,
+                    forgetful: if forgetful == 1 { 0 } else { forgetful },
+                    tuning,
+                    faults,
+                    files,
+                }
+            },
+        )
 }
 
 proptest! {
@@ -167,7 +258,10 @@ proptest! {
             .with_fault(Box::new(fault))
             .forgetful(setup.forgetful);
         if setup.recurrent {
-            fake = fake.recurrent();
+            fake = fake.recurrent().taking_back(setup.takes_back);
+        }
+        if setup.drafter != Drafting::None {
+            fake = fake.with_drafter(Box::new(Guesser { kind: setup.drafter, times: 0 }));
         }
         let folder = setup.files.then(|| tempfile::tempdir().unwrap());
         let folder = folder.as_ref().map(TempDir::path);
@@ -219,6 +313,33 @@ proptest! {
         drop(engine);
         thread.join().unwrap();
     }
+}
+
+#[test]
+fn an_answer_goes_on_when_its_drafter_fails_and_a_right_one_is_counted() {
+    let answer = |kind| {
+        let fake = Fake::new(1, 256).with_drafter(Box::new(Guesser { kind, times: 0 }));
+        let tuning = Tuning {
+            worth: Worth::Assumed,
+            ..Tuning::default()
+        };
+        let (engine, _thread) = start_tuned(tuning, fake);
+        let (text, end) = ask(&engine, job(&format!("{}\n", "abc".repeat(20))));
+        assert_eq!(text, "abc".repeat(20));
+        end.unwrap().usage
+    };
+    let right = answer(Drafting::Right);
+    assert!(
+        right.accepted_tokens > 30 && right.rejected_tokens == 0,
+        "{right:?}"
+    );
+    let wrong = answer(Drafting::Wrong);
+    assert!(
+        wrong.accepted_tokens == 0 && wrong.rejected_tokens > 5,
+        "{wrong:?}"
+    );
+    let failing = answer(Drafting::Failing(1));
+    assert!((1..=16).contains(&failing.accepted_tokens), "{failing:?}");
 }
 
 const ON_DISK: u64 = 3000;
