@@ -1,16 +1,22 @@
 //! Images in messages: taken out of the request, decoded, seen through the projector, and put where they stood.
 
 mod decode;
+mod internet;
+mod remote;
+mod source;
 
-use base64::{
-    Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
-use self::decode::Detail;
+pub use self::internet::Internet;
+pub(super) use self::remote::Remote;
+use self::{
+    decode::Detail,
+    source::{EXPECTED, Source},
+};
 use super::{error::ApiError, random};
 use crate::{
     config::Limits,
@@ -25,12 +31,6 @@ use crate::{
 /// Pictures decoded at the same time: each may take some hundred MiB.
 static DECODERS: Semaphore = Semaphore::const_new(2);
 
-/// Base64 as clients send it, with or without `=` at the end.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
 /// The images of a request, in order.
 pub(super) struct Images {
     /// Begins the marks that stand for them in the messages; no client can know it.
@@ -42,7 +42,7 @@ pub(super) struct Images {
 struct Sent {
     /// The field that it came in.
     path: String,
-    file: Vec<u8>,
+    source: Source,
     detail: Detail,
 }
 
@@ -58,6 +58,7 @@ impl Images {
         body: &mut Map<String, Value>,
         vision: Option<&Vision>,
         limits: &Limits,
+        remote: &Remote,
     ) -> Result<Self, ApiError> {
         let mut images = Self {
             mark: format!("media{:016x}{:016x}n", random(), random()),
@@ -76,7 +77,7 @@ impl Images {
                         return Err(refused(path, "this model takes no images"));
                     }
                     Some("image_url") => {
-                        let sent = Sent::parse(&path, part, limits)?;
+                        let sent = Sent::parse(&path, part, limits, remote)?;
                         let text = images.mark_of(images.sent.len());
                         images.sent.push(sent);
                         if images.sent.len() > limits.images as usize {
@@ -118,11 +119,12 @@ impl Images {
         vision: &Vision,
         owner: u64,
         limits: &Limits,
+        remote: &Arc<Remote>,
     ) -> Result<Ready, ApiError> {
         let mut images = Vec::with_capacity(self.sent.len());
         for sent in self.sent {
             let path = sent.path.clone();
-            let seen = sent.see(vision, owner, limits).await?;
+            let seen = sent.see(vision, owner, limits, remote).await?;
             images.push((path, seen));
         }
         Ok(Ready {
@@ -133,7 +135,7 @@ impl Images {
 }
 
 impl Sent {
-    fn parse(path: &str, part: &Value, limits: &Limits) -> Result<Self, ApiError> {
+    fn parse(path: &str, part: &Value, limits: &Limits, remote: &Remote) -> Result<Self, ApiError> {
         let field = &part["image_url"];
         // Some clients leave the object around the URL out.
         let (url, path_of_url) = match field {
@@ -147,23 +149,41 @@ impl Sent {
                 refused(path, r#"expected "auto", "low", "high" or "original""#)
             })?,
         };
-        let file = match url.map(|url| file(url, limits)) {
-            Some(Ok(file)) => file,
+        let source = match url.map(|url| Source::read(url, limits, remote)) {
+            Some(Ok(source)) => source,
             Some(Err(why)) => return Err(refused(path_of_url, &why)),
             None => return Err(refused(path_of_url, &format!("expected {EXPECTED}"))),
         };
         Ok(Self {
             path: path_of_url,
-            file,
+            source,
             detail,
         })
     }
 
-    async fn see(self, vision: &Vision, owner: u64, limits: &Limits) -> Result<Seen, ApiError> {
+    async fn see(
+        self,
+        vision: &Vision,
+        owner: u64,
+        limits: &Limits,
+        remote: &Arc<Remote>,
+    ) -> Result<Seen, ApiError> {
+        let Self {
+            path,
+            source,
+            detail,
+        } = self;
+        let file = match source {
+            Source::File(file) => file,
+            Source::Address(url) => {
+                let fetched = remote.fetch(url, limits.image_bytes, limits.queue_wait);
+                let fetched = fetched.await?;
+                fetched.map_err(|why| refused(path.clone(), &why.to_string()))?
+            }
+        };
         let busy = || ApiError::Images(limits.queue_wait);
         let place = timeout(limits.queue_wait, DECODERS.acquire());
         let _place = place.await.map_err(|_| busy())?.map_err(|_| busy())?;
-        let Self { path, file, detail } = self;
         let most_pixels = limits.image_pixels;
         let own = vision.clone();
         let decoded = spawn_blocking(move || {
@@ -244,56 +264,6 @@ impl Ready {
             )),
             None => Ok(prompt),
         }
-    }
-}
-
-const EXPECTED: &str = "a data URL: data:image/png;base64,… (JPEG, PNG, WebP or GIF)";
-
-/// The bytes behind a data URL, or what is wrong with it.
-fn file(url: &str, limits: &Limits) -> Result<Vec<u8>, String> {
-    let starts = |scheme: &str| {
-        url.get(..scheme.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    };
-    if starts("http:") || starts("https:") {
-        return Err(format!(
-            "this server fetches no images; expected {EXPECTED}"
-        ));
-    }
-    if !starts("data:") {
-        return Err(format!("expected {EXPECTED}"));
-    }
-    let Some((kind, data)) = url["data:".len()..].split_once(',') else {
-        return Err(format!("there is no comma in it; expected {EXPECTED}"));
-    };
-    let mut kind = kind.split(';');
-    let media = kind.next().unwrap_or_default();
-    if !media.is_empty() && !media.to_ascii_lowercase().starts_with("image/") {
-        return Err(format!("{media:?} is no image; expected {EXPECTED}"));
-    }
-    if !kind.any(|word| word.trim().eq_ignore_ascii_case("base64")) {
-        return Err(format!("it is not base64; expected {EXPECTED}"));
-    }
-    let most = limits.image_bytes;
-    if data.len() as u64 / 4 * 3 > most.saturating_add(3) {
-        return Err(format!("the image is larger than {most} bytes"));
-    }
-    let wrapped = data.bytes().any(|byte| byte.is_ascii_whitespace());
-    let bytes = if wrapped {
-        let data: Vec<u8> = data
-            .bytes()
-            .filter(|byte| !byte.is_ascii_whitespace())
-            .collect();
-        BASE64.decode(data)
-    } else {
-        BASE64.decode(data)
-    };
-    match bytes {
-        Ok(bytes) if bytes.len() as u64 > most => {
-            Err(format!("the image is larger than {most} bytes"))
-        }
-        Ok(bytes) => Ok(bytes),
-        Err(error) => Err(format!("the base64 is damaged: {error}")),
     }
 }
 

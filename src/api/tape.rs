@@ -74,9 +74,9 @@ fn line(take: Take) -> Result<Vec<u8>, String> {
     let request = serde_json::from_slice(&take.request).map_err(|error| error.to_string())?;
     let entry = Entry {
         id: take.id,
+        request: with_seed(request, &take.route, take.seed),
         route: take.route,
         fingerprint: take.fingerprint,
-        request: with_seed(request, take.seed),
         answer: Answer::read(&String::from_utf8_lossy(&take.answer))?,
     };
     let mut line = serde_json::to_vec(&entry).map_err(|error| error.to_string())?;

@@ -56,13 +56,15 @@ pub(super) async fn receive<T: Send + 'static>(
 ) -> Result<(Turn, T), ApiError> {
     service.work.generator()?;
     let limits = app.limits();
+    let remote = Arc::new(app.remote());
     let body = body::receive(body, &limits).await?;
     let (read, kept) = {
         let (app, service, limits) = (Arc::clone(app), Arc::clone(service), Arc::clone(&limits));
+        let remote = Arc::clone(&remote);
         let parse = move |body: &[u8]| {
             let (body, kept) = translate(body::parse(body)?, &service)?;
             let mut body = app.with_defaults(body);
-            let images = Images::take(&mut body, service.work.vision(), &limits)?;
+            let images = Images::take(&mut body, service.work.vision(), &limits, &remote)?;
             let read = if images.is_empty() {
                 let images = images::Ready::none();
                 Read::Text(Turn::parse(body, &images, &service, &limits, tenant)?)
@@ -75,7 +77,7 @@ pub(super) async fn receive<T: Send + 'static>(
     };
     let (mut turn, pending) = match (read, service.work.vision()) {
         (Read::Images(body, images), Some(vision)) => {
-            let images = images.see(vision, tenant.cache, &limits).await?;
+            let images = images.see(vision, tenant.cache, &limits, &remote).await?;
             let service = Arc::clone(service);
             let parse = move || Turn::parse(body, &images, &service, &limits, tenant);
             spawn_blocking(parse)

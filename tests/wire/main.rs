@@ -17,6 +17,7 @@ mod ollama;
 mod openapi;
 mod property;
 mod props;
+mod remote_images;
 mod rerank;
 mod responses;
 mod slots;

@@ -1,8 +1,13 @@
 //! What is taken for an image, and in which words everything else is refused.
 
-use super::*;
+use base64::Engine as _;
 
-fn limits() -> Limits {
+use super::{
+    source::{BASE64, file},
+    *,
+};
+
+fn config() -> crate::config::Config {
     use crate::config::{self, KnownModel, Source};
     let known = KnownModel {
         name: "tiny".into(),
@@ -10,11 +15,16 @@ fn limits() -> Limits {
     };
     let text = "{ model.name = \"tiny\", limits.image_bytes = 2000 }";
     let source = Source::new("test.ncl", text);
-    config::load(&source, &[], &[known]).unwrap().limits
+    config::load(&source, &[], &[known]).unwrap()
+}
+
+fn limits() -> Limits {
+    config().limits
 }
 
 fn why_not(url: &str) -> String {
-    file(url, &limits()).unwrap_err()
+    let remote = Remote::new(Arc::new(config().images), Internet::real());
+    source::Source::read(url, &limits(), &remote).err().unwrap()
 }
 
 #[test]

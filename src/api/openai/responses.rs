@@ -82,6 +82,7 @@ async fn create(
         app: Arc::clone(&app),
         tenant: tenant.claimant.key,
     };
+    let stands_alone = asked.stands_alone;
     let answer = Answer::new(asked, reader, Some(owner));
     let mut response = match delivery {
         Delivery::Whole => {
@@ -94,8 +95,10 @@ async fn create(
             run.stream(app.limits().keep_alive).await?
         }
     };
-    // What depends on kept answers cannot be replayed later.
-    response.extensions_mut().remove::<Seed>();
+    if !stands_alone {
+        // What depends on kept answers cannot be replayed later.
+        response.extensions_mut().remove::<Seed>();
+    }
     warn(&mut response, warnings);
     Ok(response)
 }
