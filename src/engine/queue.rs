@@ -155,6 +155,8 @@ mod tests {
             stop_tokens: Vec::new(),
             prediction: Vec::new(),
             ignore_eos: false,
+            score_prompt: false,
+            min_tokens: 0,
             logprobs: None,
             tenant: None,
             claimant: Claimant {

@@ -103,6 +103,8 @@ fn decode(engine: &Engine, seen: &Seen) -> Result<(), LoadError> {
         prediction: Vec::new(),
         enough: Enough::default(),
         ignore_eos: true,
+        score_prompt: false,
+        min_tokens: 0,
         logprobs: None,
         tenant: None,
         claimant: Claimant::default(),

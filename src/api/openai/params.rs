@@ -31,7 +31,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("id_slot", "-1"),
     ("lora", ""),
     ("min_keep", ""),
-    ("min_tokens", ""),
     ("n_keep", ""),
     ("n_probs", ""),
     ("post_sampling_probs", ""),
@@ -82,13 +81,14 @@ pub(in crate::api) fn read(
     refuse_unsupported(fields)?;
     check_ignorable(fields)?;
     let shape = service.work.generator()?.0.shape();
+    let max_tokens = max_tokens(fields, limit_names, limits, shape.context)?;
     Ok(Params {
         n: fields.integer("n", 1..=8)?.unwrap_or(1),
         delivery: delivery(fields)?,
         job: Job {
             prompt: Vec::new(),
             media: Vec::new(),
-            max_tokens: max_tokens(fields, limit_names, limits, shape.context)?,
+            max_tokens,
             sampling: sampling::read(fields, &*service.vocab, shape)?,
             grammar: None,
             stop: stop(fields)?,
@@ -97,6 +97,10 @@ pub(in crate::api) fn read(
             prediction: prediction(fields, &*service.vocab)?,
             visible: Vec::new(),
             ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
+            score_prompt: false,
+            min_tokens: fields
+                .integer("min_tokens", 0..=i64::from(max_tokens))?
+                .unwrap_or(0),
             logprobs: None,
             tenant: match fields.flag("cache_prompt")? {
                 Some(false) => None,

@@ -16,6 +16,7 @@ use super::{
     guard::{self, Fault},
     params,
     question::Question,
+    scores::scores,
 };
 use crate::{
     config::EngineConfig,
@@ -24,7 +25,8 @@ use crate::{
         fit::{Plan, Settings},
         media::{Attention, ImageRows},
         model::{
-            Choice, Chosen, DecodeError, Model, Part, Row, SampleError, Sampled, Vocab, follow,
+            Choice, Chosen, DecodeError, Model, Part, Row, SampleError, Sampled, Scores, Vocab,
+            follow,
         },
         threads,
     },
@@ -370,6 +372,11 @@ impl Model for Llama {
         let outcome = choose::sample(self.logits(row), sampler, logprobs, &mut candidates);
         self.candidates = candidates;
         outcome
+    }
+
+    fn score(&mut self, row: usize, token: Token, top: u8) -> Option<Scores> {
+        let scores = scores(self.logits(row)?, token, top);
+        (!scores.0.is_nan()).then_some(scores)
     }
 
     fn forced(&mut self, sampler: &mut Sampler, most: usize) -> Vec<Token> {
