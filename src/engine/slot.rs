@@ -330,14 +330,14 @@ impl<S> Slot<S> {
         if ends && sampled.scores.is_some() {
             bytes = spell(sampled.token, vocab);
         }
-        let scores = sampled.scores.as_ref();
-        let scored = scores.map(|scores| scored(sampled.token, &bytes, scores, vocab));
+        let told = sampled.scores.as_ref();
+        let told = told.map(|scores| scored(sampled.token, &bytes, scores, vocab));
         if ends {
-            active.last = scored;
+            active.last = told;
             self.finish(Finish::Eos);
             return true;
         }
-        let mut released = active.text.push(&bytes, scored);
+        let mut released = active.text.push(&bytes, told);
         let stop = released.stop.clone();
         let age = active.first_token.map_or(Duration::ZERO, |at| at.elapsed());
         let end = active.lines.follow(&released.text, age);

@@ -74,7 +74,7 @@ impl Resolver for Internet {
             return Err(Error::HostNotFound);
         }
         let mut routed = self.empty();
-        for &address in found.iter() {
+        for &address in &found {
             routed.push((self.route)(address));
         }
         Ok(routed)
@@ -115,12 +115,9 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 fn is_public_v6(address: Ipv6Addr) -> bool {
     // All that is handed out lies in 2000::/3. That leaves out ::1, ::, fc00::/7, fe80::/10, ff00::/8, and the forms that
     // hide an IPv4 address: ::ffff:0:0/96 and 64:ff9b::/96.
+    // Within it: protocols (among them Teredo, which hides one too), documentation; 6to4, which hides one; documentation.
     match address.segments() {
-        [0x2001, 0..=0x1ff, ..]      // protocols, among them Teredo, which hides one too
-        | [0x2001, 0xdb8, ..]        // documentation
-        | [0x2002, ..]               // 6to4 hides one
-        | [0x3fff, 0..=0xfff, ..]    // documentation
-        => false,
+        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => false,
         [first, ..] => (0x2000..=0x3fff).contains(&first),
     }
 }
