@@ -62,7 +62,7 @@ pub(crate) enum First {
 pub(crate) fn streams(wants: &[Want], most: u32) -> Vec<Share> {
     let rows = wants.iter().filter_map(|want| match want.work {
         Work::Decode { rows, .. } => Some(rows),
-        Work::Prefill { .. } | Work::Image { .. } => None,
+        Work::Prefill { .. } | Work::Image { .. } | Work::Scored { .. } => None,
     });
     let least = rows.min().unwrap_or(0);
     let mut left = most;
