@@ -51,13 +51,14 @@ use tower_http::{
 pub use self::{
     auth::Key,
     early::Early,
+    images::Internet,
     loras::{Lora, Loras},
     tape::Tape,
     work::{Scale, Work},
 };
-use self::{auth::Keys, error::ApiError, status::Board};
+use self::{auth::Keys, error::ApiError, images::Remote, status::Board};
 use crate::{
-    config::{Limits, Normalize, Origins, Share},
+    config::{ImagesConfig, Limits, Normalize, Origins, Share},
     engine::{
         constrain::Constraints,
         model::{About, Vocab},
@@ -124,6 +125,8 @@ pub struct Settings {
     pub aliases: Vec<String>,
     /// Web pages that may ask.
     pub origins: Origins,
+    /// Images that requests give by their addresses.
+    pub images: ImagesConfig,
     /// Parameters for requests that do not give them.
     pub defaults: Map<String, Value>,
     /// Whether what differs without meaning is taken out of prompts.
@@ -137,6 +140,9 @@ struct App {
     keys: ArcSwap<Keys>,
     aliases: Aliases,
     origins: ArcSwap<Origins>,
+    images: ArcSwap<ImagesConfig>,
+    /// Where images are fetched from.
+    internet: Internet,
     defaults: ArcSwap<Map<String, Value>>,
     normalize: ArcSwap<Normalize>,
     /// Where answered requests are recorded.
@@ -160,6 +166,7 @@ impl Surface {
         settings: Settings,
         tape: Option<Tape>,
         early: Early,
+        internet: Internet,
     ) -> Self {
         let keys = settings.keys();
         Self(Arc::new(App {
@@ -169,6 +176,8 @@ impl Surface {
             keys: ArcSwap::from_pointee(keys),
             aliases: Arc::new(ArcSwap::from_pointee(settings.aliases)),
             origins: ArcSwap::from_pointee(settings.origins),
+            images: ArcSwap::from_pointee(settings.images),
+            internet,
             defaults: ArcSwap::from_pointee(settings.defaults),
             normalize: ArcSwap::from_pointee(settings.normalize),
             tape,
@@ -198,6 +207,7 @@ impl Surface {
         self.0.limits.store(Arc::new(settings.limits));
         self.0.aliases.store(Arc::new(settings.aliases));
         self.0.origins.store(Arc::new(settings.origins));
+        self.0.images.store(Arc::new(settings.images));
         self.0.defaults.store(Arc::new(settings.defaults));
         self.0.normalize.store(Arc::new(settings.normalize));
         Ok(())
@@ -247,15 +257,15 @@ fn router(app: Arc<App>) -> Router {
         // llama-server offers these two without the prefix as well.
         .route("/models", get(openai::models::list))
         .route("/chat/completions", post(openai::chat::create))
+        .merge(anthropic::routes())
+        .merge(native::routes())
+        .merge(ollama::routes())
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             tape::record,
         ))
-        // What these answer is not recorded: replay reads OpenAI's shapes.
-        .merge(anthropic::routes())
+        // Not recorded: a recording holds JSON.
         .merge(audio::routes())
-        .merge(native::routes())
-        .merge(ollama::routes())
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             early::receive,
@@ -312,6 +322,11 @@ impl App {
     /// As they are now; a request keeps those that it began with.
     fn limits(&self) -> Arc<Limits> {
         self.limits.load_full()
+    }
+
+    /// Where images may be fetched from, as of now.
+    fn remote(&self) -> Remote {
+        Remote::new(self.images.load_full(), self.internet.clone())
     }
 
     /// `body` with the configured defaults for what it does not say.

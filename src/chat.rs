@@ -2,6 +2,7 @@
 
 mod delta;
 mod format;
+mod hermes;
 mod messages;
 mod outline;
 mod parser;
@@ -11,13 +12,14 @@ mod shim;
 mod tools;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub use delta::{Delta, FunctionDelta, ToolCallDelta};
 pub use parser::Parser;
 
 use crate::engine::{Gbnf, Token, Trigger, constrain::Frame, llama::Weights};
 use format::Format;
+use hermes::Hermes;
 use request::Request;
 use shim::{Failure, Source, Templates};
 
@@ -27,6 +29,8 @@ pub struct Chat {
     source: String,
     capabilities: Capabilities,
     transcription: Instruction,
+    /// For tools, where the template has none.
+    hermes: Option<Hermes>,
 }
 
 /// What is said to a model of this family that is to do one thing.
@@ -35,6 +39,16 @@ pub struct Instruction {
     /// May be empty.
     pub system: String,
     pub user: String,
+}
+
+/// What the shim tells of a template.
+#[derive(Deserialize)]
+struct Facts {
+    source: String,
+    own_template: bool,
+    transcription: Instruction,
+    #[serde(flatten)]
+    capabilities: Capabilities,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,7 +72,7 @@ pub struct Capabilities {
     /// Tool calls can be asked for, constrained and read back.
     pub tool_calls: bool,
     pub parallel_tool_calls: bool,
-    /// The template itself tells the model which tools there are.
+    /// The prompt tells the model which tools there are.
     pub describes_tools: bool,
     /// Otherwise system messages are merged into the next one.
     pub system_role: bool,
@@ -113,14 +127,6 @@ impl Chat {
     }
 
     fn build(source: &Source<'_>) -> Result<Self, ChatError> {
-        #[derive(Deserialize)]
-        struct Facts {
-            source: String,
-            own_template: bool,
-            transcription: Instruction,
-            #[serde(flatten)]
-            capabilities: Capabilities,
-        }
         // Whatever is wrong here is wrong for every request: the operator's matter, not a caller's.
         let (templates, facts) = Templates::new::<Facts>(source).map_err(|failure| {
             let (Failure::Caller(why) | Failure::Internal(why)) = failure;
@@ -132,6 +138,7 @@ impl Chat {
         Ok(Self {
             templates,
             source: facts.source,
+            hermes: Hermes::beside(facts.capabilities)?,
             capabilities: facts.capabilities,
             transcription: facts.transcription,
         })
@@ -148,14 +155,18 @@ impl Chat {
     }
 
     pub fn capabilities(&self) -> Capabilities {
-        self.capabilities
+        if self.hermes.is_some() {
+            Hermes::with(self.capabilities)
+        } else {
+            self.capabilities
+        }
     }
 
     /// `request`: the body of a chat request. Read are `messages`, `tools`, `tool_choice`, `parallel_tool_calls`,
     /// `response_format`, `reasoning_effort` and llama-server's `json_schema`, `grammar`, `enable_thinking`,
     /// `reasoning_format`, `chat_template_kwargs`, `add_generation_prompt`, `continue_final_message`.
     pub fn render(&self, request: &Value) -> Result<Rendered, ChatError> {
-        let request = Request::read(request, self.capabilities)?;
+        let request = Request::read(request, self.capabilities())?;
         self.apply(request).map(|(rendered, _)| rendered)
     }
 
@@ -167,16 +178,24 @@ impl Chat {
         request: &Value,
         asked_by: &str,
     ) -> Result<Option<(Rendered, Frame)>, ChatError> {
-        let request = Request::read(request, self.capabilities)?.without_tools(asked_by)?;
+        let request = Request::read(request, self.capabilities())?.without_tools(asked_by)?;
         let (rendered, format) = self.apply(request)?;
         Ok(outline::frame(&format).map(|frame| (rendered, frame)))
     }
 
     fn apply(&self, mut request: Request) -> Result<(Rendered, Format), ChatError> {
         loop {
-            let json = serde_json::to_string(&request).map_err(|e| internal(&e))?;
-            match self.templates.apply::<Applied>(json) {
-                Ok(applied) => return applied.into_rendered(request.grammar, request.warnings),
+            let applied = match &self.hermes {
+                Some(hermes) => hermes.apply(&self.templates, &request),
+                None => self.templates.apply::<Applied>(json!(request).to_string()),
+            };
+            match applied {
+                Ok(mut applied) => {
+                    if !request.parallel_tool_calls {
+                        applied.call_once();
+                    }
+                    return applied.into_rendered(request.grammar, request.warnings);
+                }
                 Err(Failure::Caller(why)) if request.relax(&why) => {}
                 Err(Failure::Caller(why)) => return Err(request.refusal(&why)),
                 Err(Failure::Internal(why)) => return Err(ChatError::Internal(why)),
@@ -224,6 +243,15 @@ enum TemplateTrigger {
 }
 
 impl Applied {
+    /// Most of llama.cpp's grammars for calls have room for several, whatever was asked for.
+    fn call_once(&mut self) {
+        if let Some(grammar) = &mut self.grammar {
+            let several = "\ntool-calls ::= (tool-call space)+\n";
+            let one = "\ntool-calls ::= tool-call space\n";
+            grammar.gbnf = grammar.gbnf.replace(several, one);
+        }
+    }
+
     fn into_rendered(
         self,
         own_grammar: Option<String>,

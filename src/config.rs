@@ -33,6 +33,7 @@ pub struct Config {
     pub limits: Limits,
     pub auth: AuthConfig,
     pub cors: CorsConfig,
+    pub images: ImagesConfig,
     pub log: LogConfig,
 }
 
@@ -227,6 +228,28 @@ pub enum Origins {
 #[serde(rename_all = "snake_case")]
 pub enum Any {
     Any,
+}
+
+/// Images that requests give by their addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImagesConfig {
+    pub fetch: RemoteImages,
+    /// Names of hosts, `*.` before a domain for all within it; empty: any.
+    pub hosts: Vec<String>,
+    /// Longest time to fetch one, redirects included.
+    #[serde(with = "field::seconds")]
+    pub timeout: Duration,
+}
+
+/// How images are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RemoteImages {
+    Never,
+    Https,
+    /// Without TLS as well.
+    Http,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]

@@ -62,7 +62,7 @@ pub use job::{
 pub use overflow::Shift;
 pub use pulse::Pulse;
 pub(crate) use reply::Reply;
-pub use sample::{Gbnf, Grammar, Sampling, Trigger};
+pub use sample::{Gbnf, Grammar, Hold, Sampling, Trigger};
 pub use sequences::Sequence;
 pub(crate) use shared::Shared;
 pub use tally::Done;

@@ -50,7 +50,7 @@ pub use self::{
     locate::{Absent, LocateError, Origin, Origins},
 };
 use crate::{
-    api::{Early, Identity, Service, Settings, Stage, Surface},
+    api::{Early, Identity, Internet, Service, Settings, Stage, Surface},
     config::Config,
     engine::{Watch, constrain::Constraints, llama, model::Vocab},
     gpu::Gpus,
@@ -131,7 +131,14 @@ pub fn run(
     let (stage, seen) = watch::channel(Stage::Loading { percent: 0 });
     let (surface, http) = {
         let _inside = runtime.enter();
-        let surface = Surface::new(seen, origins.model.name(), settings, tape, early);
+        let surface = Surface::new(
+            seen,
+            origins.model.name(),
+            settings,
+            tape,
+            early,
+            Internet::real(),
+        );
         let reload = Reload::new(config.clone(), reread, surface.clone());
         signals::watch(stop.clone(), reload)?;
         let http = Http::start(sockets, surface.router(), Patience::of(&config.limits))?;
@@ -167,6 +174,7 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
         normalize: config.cache.normalize,
         aliases: config.model.aliases.clone(),
         origins: config.cors.origins.clone(),
+        images: config.images.clone(),
         defaults: config.model.defaults.clone(),
     })
 }

@@ -102,6 +102,8 @@ impl Loaded {
             stop_tokens: Vec::new(),
             prediction: Vec::new(),
             ignore_eos: false,
+            score_prompt: false,
+            min_tokens: 0,
             logprobs: None,
             tenant: Some(0),
             adapters: Adapters::default(),
@@ -117,7 +119,7 @@ fn ask(engine: &Engine, job: Job) -> (String, Result<Finished, Failed>) {
     let mut text = String::new();
     while let Some(event) = events.blocking_recv() {
         match event {
-            Event::Started { .. } => {}
+            Event::Started { .. } | Event::Prompt(_) => {}
             Event::Text(piece) => text.push_str(&piece.text),
             Event::End(end) => return (text, end),
         }

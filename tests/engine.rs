@@ -103,6 +103,8 @@ impl Running {
             stop_tokens: Vec::new(),
             prediction: Vec::new(),
             ignore_eos: false,
+            score_prompt: false,
+            min_tokens: 0,
             logprobs: None,
             tenant: Some(0),
             adapters: Adapters::default(),
@@ -133,7 +135,7 @@ fn collect(mut events: UnboundedReceiver<Event>) -> (Vec<Piece>, Result<Finished
     let mut pieces = Vec::new();
     while let Some(event) = events.blocking_recv() {
         match event {
-            Event::Started { .. } => {}
+            Event::Started { .. } | Event::Prompt(_) => {}
             Event::Text(piece) => pieces.push(piece),
             Event::End(end) => return (pieces, end),
         }

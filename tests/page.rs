@@ -18,8 +18,8 @@ use std::{
 
 use axum::routing::post;
 use llm_server::{
-    api::{Early, Settings, Stage, Surface},
-    config::{Limits, Origins, Share},
+    api::{Early, Internet, Settings, Stage, Surface},
+    config::{ImagesConfig, Limits, Origins, RemoteImages, Share},
 };
 use server::Server;
 use tokio::{runtime::Runtime, sync::watch};
@@ -126,6 +126,11 @@ fn a_server_without_a_model_says_why_there_is_none() {
         normalize: llm_server::config::Normalize::On,
         aliases: Vec::new(),
         origins: Origins::Listed(Vec::new()),
+        images: ImagesConfig {
+            fetch: RemoteImages::Never,
+            hosts: Vec::new(),
+            timeout: minute,
+        },
         defaults: serde_json::Map::new(),
     };
     let go_on = move || async move {
@@ -143,6 +148,7 @@ fn a_server_without_a_model_says_why_there_is_none() {
         settings,
         None,
         Early::TurnedAway,
+        Internet::real(),
     );
     let router = surface.router().route("/go-on", post(go_on));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -84,6 +84,34 @@ fn requests() -> Vec<(&'static str, Value)> {
                 "max_tokens": 16, "seed": at, "logprobs": true, "top_logprobs": 3, "stream": at % 2 == 0}),
         ));
     }
+    let user = |text: &str| json!([{"role": "user", "content": text}]);
+    let model = server::MODEL;
+    requests.extend([
+        (
+            "/v1/messages",
+            json!({"model": model, "max_tokens": 12, "messages": user("Hello there")}),
+        ),
+        (
+            "/v1/messages",
+            json!({"model": model, "max_tokens": 12, "messages": user("Who?"), "stream": true}),
+        ),
+        (
+            "/v1/responses",
+            json!({"input": "Tell me.", "max_output_tokens": 12, "stream": true}),
+        ),
+        (
+            "/completion",
+            json!({"prompt": "Once", "n_predict": 12, "n_probs": 1}),
+        ),
+        (
+            "/api/chat",
+            json!({"model": model, "messages": user("Why?"), "options": {"num_predict": 12}}),
+        ),
+        (
+            "/api/generate",
+            json!({"model": model, "prompt": "How?", "options": {"num_predict": 12, "seed": 3}}),
+        ),
+    ]);
     requests
 }
 
@@ -120,7 +148,7 @@ fn what_was_recorded_is_answered_identically_after_a_restart_and_beside_others()
     for concurrency in ["1", "4"] {
         let (output, said) = replay(&recording, &address, concurrency);
         assert!(output.status.success(), "{said}");
-        assert_eq!(said, "6 of 6 identical\n");
+        assert_eq!(said, "12 of 12 identical\n");
     }
     neighbour.join().unwrap();
 
@@ -134,7 +162,7 @@ fn what_was_recorded_is_answered_identically_after_a_restart_and_beside_others()
     assert_eq!(output.status.code(), Some(1));
     let expected = r#"differs at choices[0].finish_reason: Some("stop") and Some("length")"#;
     assert!(said.contains(expected), "{said}");
-    assert!(said.ends_with("5 of 6 identical\n"), "{said}");
+    assert!(said.ends_with("11 of 12 identical\n"), "{said}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::{
 use llm_server::{
     config::{self, EngineConfig, Kind, KnownModel},
     engine::{
-        self, Claimant, Engine, Enough, Event, Finish, Finished, Grammar, Job, Sampling, Token,
+        self, Adapters, Claimant, Engine, Enough, Event, Finish, Finished, Grammar, Job, Sampling, Token,
         Tuning, Worth,
         constrain::{Body, Constraints, Strictness},
         draft::Wish,
@@ -97,6 +97,11 @@ impl Running {
             prompt: self.weights.tokenize(prompt, true, true),
             media: Vec::new(),
             max_tokens,
+            shift: None,
+            forgotten: 0,
+            score_prompt: false,
+            min_tokens: 0,
+            adapters: Adapters::default(),
             sampling: Sampling {
                 temperature,
                 seed: 7,
@@ -141,7 +146,7 @@ fn collect(mut events: UnboundedReceiver<Event>) -> (Vec<Token>, Finished) {
     let mut tokens = Vec::new();
     while let Some(event) = events.blocking_recv() {
         match event {
-            Event::Started { .. } => {}
+            Event::Started { .. } | Event::Prompt(_) => {}
             Event::Text(piece) => tokens.extend(piece.tokens.iter().map(|scored| scored.token)),
             Event::End(end) => return (tokens, end.unwrap()),
         }
@@ -321,7 +326,7 @@ fn guesses_keep_to_constraints_and_stop_strings() {
         let mut text = String::new();
         while let Some(event) = events.blocking_recv() {
             match event {
-                Event::Started { .. } => {}
+                Event::Started { .. } | Event::Prompt(_) => {}
                 Event::Text(piece) => text.push_str(&piece.text),
                 Event::End(end) => return (text, end.unwrap()),
             }

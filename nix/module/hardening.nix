@@ -79,6 +79,18 @@ in
     ];
   };
 
+  # On top of `serve` where images are fetched (`settings.images.fetch`): names are asked for and servers connected to, which
+  # the program holds to public addresses itself; a resolver may well be on a private one.
+  images = {
+    PrivateNetwork = false;
+    RestrictAddressFamilies = [
+      "AF_INET"
+      "AF_INET6"
+      "AF_UNIX"
+    ];
+    IPAddressDeny = [ ];
+  };
+
   # The download: a network, and nothing else of the machine.
   fetch = everywhere // {
     PrivateDevices = true;

@@ -161,6 +161,7 @@ in
         // lib.optionalAttrs (workers != [ ]) (
           hardening.rpc // (if areAddresses then { IPAddressAllow = hosts; } else { IPAddressDeny = [ ]; })
         )
+        // lib.optionalAttrs ((one.settings.images or { }).fetch or "never" != "never") hardening.images
         // common
         // lib.optionalAttrs (planned != [ ]) { ExecStartPre = planFirst; }
         // {

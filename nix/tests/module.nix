@@ -209,6 +209,14 @@ let
       !(download.serviceConfig ? PrivateNetwork)
       && fetched.systemd.services.llm-server.serviceConfig.PrivateNetwork;
 
+    "a server that fetches images has a network" =
+      !(server {
+        settings = {
+          model.name = tiny;
+          images.fetch = "https";
+        };
+      }).systemd.services.llm-server.serviceConfig.PrivateNetwork;
+
     "two instances have their own units, settings and addresses" =
       two.systemd.sockets.llm-server-embed.listenStreams == [ "/run/embed.sock" ]
       && two.systemd.services.llm-server-embed.serviceConfig.TimeoutStopSec == 150

@@ -1,17 +1,25 @@
 //! Images and sounds in messages: taken out of the request, decoded, perceived by the projector, and put where they stood.
 
 mod decode;
+mod internet;
 mod ready;
+mod remote;
+mod source;
+
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
-use self::decode::Detail;
-pub(super) use self::ready::Ready;
+pub use self::internet::Internet;
+use self::{
+    decode::Detail,
+    source::{EXPECTED, Source},
+};
+pub(super) use self::{ready::Ready, remote::Remote};
 use super::{
     audio::{self, Undecoded},
-    base64,
     error::ApiError,
     random,
 };
@@ -37,7 +45,7 @@ pub(super) struct Images {
 struct Sent {
     /// The field that it came in.
     path: String,
-    file: Vec<u8>,
+    source: Source,
     kind: Kind,
 }
 
@@ -60,7 +68,7 @@ impl Images {
     pub(super) fn sound(&mut self, path: &str, file: Vec<u8>) -> String {
         self.add(Sent {
             path: path.to_owned(),
-            file,
+            source: Source::File(file),
             kind: Kind::Sound,
         })
     }
@@ -70,6 +78,7 @@ impl Images {
         body: &mut Map<String, Value>,
         senses: Option<&Senses>,
         limits: &Limits,
+        remote: &Remote,
     ) -> Result<Self, ApiError> {
         let sees = senses.is_some_and(Senses::sees);
         let hears = senses.is_some_and(|senses| senses.hears().is_some());
@@ -87,7 +96,7 @@ impl Images {
                         return Err(refused(path, "this model takes no images"));
                     }
                     Some("image_url") => {
-                        let text = images.add(Sent::parse(&path, part, limits)?);
+                        let text = images.add(Sent::parse(&path, part, limits, remote)?);
                         let most = limits.images;
                         if images.count(|kind| kind != Kind::Sound) > most as usize {
                             let why =
@@ -147,11 +156,12 @@ impl Images {
         senses: &Senses,
         owner: u64,
         limits: &Limits,
+        remote: &Arc<Remote>,
     ) -> Result<Ready, ApiError> {
         let mut images = Vec::with_capacity(self.sent.len());
         for sent in self.sent {
             let path = sent.path.clone();
-            let perceived = sent.perceive(senses, owner, limits).await?;
+            let perceived = sent.perceive(senses, owner, limits, remote).await?;
             images.push((path, perceived));
         }
         Ok(Ready {
@@ -162,7 +172,7 @@ impl Images {
 }
 
 impl Sent {
-    fn parse(path: &str, part: &Value, limits: &Limits) -> Result<Self, ApiError> {
+    fn parse(path: &str, part: &Value, limits: &Limits, remote: &Remote) -> Result<Self, ApiError> {
         let field = &part["image_url"];
         // Some clients leave the object around the URL out.
         let (url, path_of_url) = match field {
@@ -176,14 +186,14 @@ impl Sent {
                 refused(path, r#"expected "auto", "low", "high" or "original""#)
             })?,
         };
-        let file = match url.map(|url| file(url, limits)) {
-            Some(Ok(file)) => file,
+        let source = match url.map(|url| Source::read(url, limits, remote)) {
+            Some(Ok(source)) => source,
             Some(Err(why)) => return Err(refused(path_of_url, &why)),
             None => return Err(refused(path_of_url, &format!("expected {EXPECTED}"))),
         };
         Ok(Self {
             path: path_of_url,
-            file,
+            source,
             kind: Kind::Image(detail),
         })
     }
@@ -193,11 +203,20 @@ impl Sent {
         senses: &Senses,
         owner: u64,
         limits: &Limits,
+        remote: &Arc<Remote>,
     ) -> Result<Perceived, ApiError> {
+        let Self { path, source, kind } = self;
+        let file = match source {
+            Source::File(file) => file,
+            Source::Address(url) => {
+                let fetched = remote.fetch(url, limits.image_bytes, limits.queue_wait);
+                let fetched = fetched.await?;
+                fetched.map_err(|why| refused(path.clone(), &why.to_string()))?
+            }
+        };
         let busy = || ApiError::Images(limits.queue_wait);
         let place = timeout(limits.queue_wait, DECODERS.acquire());
         let _place = place.await.map_err(|_| busy())?.map_err(|_| busy())?;
-        let Self { path, file, kind } = self;
         let (most_pixels, longest) = (limits.image_pixels, limits.audio_length);
         let own = senses.clone();
         let decoded = spawn_blocking(move || {
@@ -241,36 +260,6 @@ impl Sent {
 enum Decoded {
     Known(Perceived),
     Anew(Medium),
-}
-
-const EXPECTED: &str = "a data URL: data:image/png;base64,… (JPEG, PNG, WebP or GIF)";
-
-/// The bytes behind a data URL, or what is wrong with it.
-fn file(url: &str, limits: &Limits) -> Result<Vec<u8>, String> {
-    let starts = |scheme: &str| {
-        url.get(..scheme.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    };
-    if starts("http:") || starts("https:") {
-        return Err(format!(
-            "this server fetches no images; expected {EXPECTED}"
-        ));
-    }
-    if !starts("data:") {
-        return Err(format!("expected {EXPECTED}"));
-    }
-    let Some((kind, data)) = url["data:".len()..].split_once(',') else {
-        return Err(format!("there is no comma in it; expected {EXPECTED}"));
-    };
-    let mut kind = kind.split(';');
-    let media = kind.next().unwrap_or_default();
-    if !media.is_empty() && !media.to_ascii_lowercase().starts_with("image/") {
-        return Err(format!("{media:?} is no image; expected {EXPECTED}"));
-    }
-    if !kind.any(|word| word.trim().eq_ignore_ascii_case("base64")) {
-        return Err(format!("it is not base64; expected {EXPECTED}"));
-    }
-    base64::decode(data, limits.image_bytes).map_err(|error| error.of("image"))
 }
 
 /// What the model perceives depends on the file and on how much of it was asked for.

@@ -24,7 +24,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use self::{frames::Frames, log::Log};
 use super::{Service, body::json, error::ApiError, record::Record, tape::Chosen};
-use crate::engine::{Event, Finished, Job, Piece, Usage};
+use crate::engine::{Event, Finished, Job, Piece, Scored, Usage};
 
 /// How an endpoint puts answers into bytes. For a stream each call appends events; a whole
 /// answer is remembered and appended by `close`.
@@ -36,6 +36,8 @@ pub(super) trait Wording: Send + Unpin + 'static {
 
     /// Before anything else of this choice. `so_far`: token counts of all choices together.
     fn open(&mut self, choice: usize, so_far: Usage, out: &mut Vec<u8>);
+    /// The prompt's tokens after its first with their log-probabilities, where they are wanted: before `open`.
+    fn prompt(&mut self, _choice: usize, _scored: Vec<Scored>) {}
     fn text(&mut self, choice: usize, piece: Piece, so_far: Usage, out: &mut Vec<u8>);
     fn end(&mut self, choice: usize, finished: &Finished, so_far: Usage, out: &mut Vec<u8>);
     /// After the last choice.
@@ -231,6 +233,7 @@ impl<W: Wording> Run<W> {
                 choice.usage.cached_tokens = cached_tokens;
                 self.log.used(self.usage());
             }
+            Event::Prompt(scored) => self.wording.prompt(index, scored),
             Event::Text(piece) => {
                 choice.usage.completion_tokens = piece.completion_tokens;
                 let now = Instant::now();

@@ -83,9 +83,9 @@ fn line(take: Take) -> Result<Vec<u8>, String> {
     let Chosen { seed, lora } = take.chosen;
     let entry = Entry {
         id: take.id,
+        request: with_lora(with_seed(request, &take.route, seed), &take.route, lora),
         route: take.route,
         fingerprint: take.fingerprint,
-        request: with_lora(with_seed(request, seed), lora),
         answer: Answer::read(&String::from_utf8_lossy(&take.answer))?,
     };
     let mut line = serde_json::to_vec(&entry).map_err(|error| error.to_string())?;

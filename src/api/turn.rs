@@ -21,7 +21,7 @@ use super::{
     error::ApiError,
     fields::Fields,
     fill,
-    images::{self, Images},
+    images::{self, Images, Remote},
     openai::{
         constraint::{self, Form, Kind, Pending, Purpose},
         params::{self, Delivery},
@@ -56,13 +56,15 @@ pub(super) async fn receive<T: Send + 'static>(
 ) -> Result<(Turn, T), ApiError> {
     service.work.generator()?;
     let limits = app.limits();
+    let remote = Arc::new(app.remote());
     let body = body::receive(body, &limits).await?;
     let (read, kept) = {
         let (app, service, limits) = (Arc::clone(app), Arc::clone(service), Arc::clone(&limits));
+        let remote = Arc::clone(&remote);
         let parse = move |body: &[u8]| {
             let (body, kept) = translate(body::parse(body)?, &service)?;
             let mut body = app.with_defaults(body);
-            let images = Images::take(&mut body, service.work.senses(), &limits)?;
+            let images = Images::take(&mut body, service.work.senses(), &limits, &remote)?;
             let read = if images.is_empty() {
                 let images = images::Ready::none();
                 Read::Text(Turn::parse(body, &images, &service, &limits, tenant)?)
@@ -73,7 +75,7 @@ pub(super) async fn receive<T: Send + 'static>(
         };
         body::prepare(body, parse).await?
     };
-    let turn = understand(read, service, &limits, tenant).await?;
+    let turn = understand(read, service, &limits, &remote, tenant).await?;
     Ok((turn, kept))
 }
 
@@ -86,18 +88,19 @@ pub(super) async fn make(
     images: Images,
 ) -> Result<Turn, ApiError> {
     let read = Read::Images(app.with_defaults(body), images);
-    understand(read, service, &app.limits(), tenant).await
+    understand(read, service, &app.limits(), &Arc::new(app.remote()), tenant).await
 }
 
 async fn understand(
     read: Read,
     service: &Arc<Service>,
     limits: &Arc<Limits>,
+    remote: &Arc<Remote>,
     tenant: Tenant,
 ) -> Result<Turn, ApiError> {
     let (mut turn, pending) = match (read, service.work.senses()) {
         (Read::Images(body, images), Some(senses)) => {
-            let images = images.perceive(senses, tenant.cache, limits).await?;
+            let images = images.perceive(senses, tenant.cache, limits, remote).await?;
             let limits = Arc::clone(limits);
             let service = Arc::clone(service);
             let parse = move || Turn::parse(body, &images, &service, &limits, tenant);

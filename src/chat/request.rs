@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Capabilities, ChatError,
+    Capabilities, ChatError, hermes,
     messages::messages,
     schema,
     tools::{self, Tool},
@@ -18,7 +18,7 @@ pub(super) struct Request {
     messages: Vec<Value>,
     tools: Option<Vec<Tool>>,
     tool_choice: &'static str,
-    parallel_tool_calls: bool,
+    pub(super) parallel_tool_calls: bool,
     json_schema: Option<Value>,
     add_generation_prompt: bool,
     continuation: &'static str,
@@ -79,6 +79,32 @@ impl Request {
             grammar,
             warnings,
         })
+    }
+
+    /// The same for a template that knows neither tools nor calls: both are text among the messages.
+    pub(super) fn without_calls(&self) -> Value {
+        let mut plain = json!(self);
+        let told = self.tools.as_deref().filter(|_| self.tool_choice != "none");
+        plain["messages"] = hermes::plain(&self.messages, told.unwrap_or_default()).into();
+        plain["tools"] = Value::Null;
+        plain["tool_choice"] = "auto".into();
+        plain
+    }
+
+    /// As much of it as the form of an answer with calls depends on; `None`: no tool may be called.
+    pub(super) fn form_of_calls(&self) -> Option<Value> {
+        let called = self.tools.is_some() && self.tool_choice != "none";
+        if !called || self.json_schema.is_some() {
+            return None;
+        }
+        let mut form = json!(self);
+        let mut messages = vec![json!({"role": "user", "content": "?"})];
+        if self.continuation != "none" {
+            messages.extend(self.messages.last().cloned());
+        }
+        form["messages"] = messages.into();
+        form["chat_template_kwargs"] = json!({});
+        Some(form)
     }
 
     /// For an answer that the field `asked_by` gives a form.

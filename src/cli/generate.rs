@@ -225,6 +225,8 @@ fn job(
         stop_tokens: Vec::new(),
         prediction: Vec::new(),
         ignore_eos: false,
+        score_prompt: false,
+        min_tokens: 0,
         logprobs: None,
         tenant: Some(0),
         adapters: Adapters::default(),
@@ -243,7 +245,7 @@ fn print(
     let mut out = io::stdout().lock();
     loop {
         let (deltas, finished) = match events.blocking_recv().ok_or(GenerateError::Silence)? {
-            Event::Started { .. } => continue,
+            Event::Started { .. } | Event::Prompt(_) => continue,
             Event::Text(piece) => match &mut parser {
                 Some(parser) => (parser.push(&piece.text), None),
                 None => (

@@ -12,7 +12,7 @@ use super::{
     Grammar, Sampling, Scaled, Token,
     draft::Drafter,
     media::ImageRows,
-    model::{DecodeError, Model, Part, Row, SampleError, Sampled, Vocab},
+    model::{DecodeError, Model, Part, Row, SampleError, Sampled, Scores, Vocab},
 };
 
 /// 256 byte tokens, then `<eos>` (256) and `<tool>` (257, a control token).
@@ -385,5 +385,13 @@ impl Model for Fake {
             (-0.5, others.into_iter().take(usize::from(top)).collect())
         });
         Ok(Sampled { token, scores })
+    }
+
+    /// What is foreseen is likely, all else is not.
+    fn score(&mut self, row: usize, token: Token, top: u8) -> Option<Scores> {
+        let likely = *self.next.get(&row)?;
+        let logprob = if token == likely { -0.5 } else { -2.5 };
+        let others = [(likely, -0.5), (EOS, -1.5)];
+        Some((logprob, others.into_iter().take(usize::from(top)).collect()))
     }
 }

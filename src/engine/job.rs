@@ -33,6 +33,12 @@ pub struct Job {
     pub ignore_eos: bool,
     /// Report log-probabilities, with this many alternatives (0–20) for each token.
     pub logprobs: Option<u8>,
+    /// Report those of the prompt's tokens as well; needs `logprobs`, a prompt of text alone, and no `tenant`, since what is
+    /// cached has none.
+    pub score_prompt: bool,
+    /// Tokens of the answer before any that ends it, and before stop strings are looked for. A grammar that allows nothing
+    /// else ends it all the same.
+    pub min_tokens: u32,
     /// Whose cached prefixes may be reused: requests of different tenants never share. `None`: nobody's, and
     /// nobody may reuse this one's.
     pub tenant: Option<u64>,
@@ -88,6 +94,8 @@ pub enum Event {
         /// From submission to the sequence.
         queued: Duration,
     },
+    /// The prompt's tokens after its first, in order, over as many events as it takes: all come before any text.
+    Prompt(Vec<Scored>),
     /// Text that will not change any more, and the tokens it came from.
     Text(Piece),
     /// Always the last event, always exactly once.
@@ -104,7 +112,7 @@ pub struct Piece {
     pub completion_tokens: u32,
 }
 
-/// A generated token with its log-probability before any sampler changed it.
+/// A token with its log-probability before any sampler changed it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scored {
     pub token: Token,
@@ -125,6 +133,8 @@ pub struct Alternative {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
     pub reason: Finish,
+    /// The token that ended the answer and is no part of it, when log-probabilities are reported.
+    pub last: Option<Scored>,
     pub usage: Usage,
     pub times: Times,
 }

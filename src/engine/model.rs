@@ -89,9 +89,12 @@ pub struct Choice<'a, S> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampled {
     pub token: Token,
-    /// Log-probability of the token and of the best alternatives, before any sampler.
-    pub scores: Option<(f32, Vec<(Token, f32)>)>,
+    /// Before any sampler.
+    pub scores: Option<Scores>,
 }
+
+/// Log-probability of a token, and those of the best alternatives.
+pub type Scores = (f32, Vec<(Token, f32)>);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -209,6 +212,9 @@ pub trait Model: 'static {
     /// The most likely token of row `row` of the last `decode`, and about how likely it is. `None`: there are no finite
     /// logits.
     fn likeliest(&mut self, row: usize) -> Option<(Token, f32)>;
+    /// Log-probability of `token` and of the `top` best alternatives from the logits of row `row` of the last `decode`;
+    /// `None`: they are not finite, or the row asked for none.
+    fn score(&mut self, row: usize, token: Token, top: u8) -> Option<Scores>;
     /// The tokens, at most `most`, that the sampler's constraint leaves no choice about, already accepted: what
     /// [`Model::sample`] would choose next, one by one, without the need to compute logits for it. Empty where there
     /// is a choice. An end-of-generation token among them comes last and is given once.

@@ -24,6 +24,12 @@ pub(crate) enum Work {
         whole: bool,
         turn: u64,
     },
+    /// The text of a prompt whose every row asks for logits, which goes into a batch of its own as well.
+    Scored {
+        /// Rows still to compute, as far as there is room for their logits; at least 1.
+        left: u32,
+        turn: u64,
+    },
     /// The text of a prompt.
     Prefill {
         /// Tokens still to compute; at least 1.
@@ -56,7 +62,7 @@ pub(crate) enum First {
 pub(crate) fn streams(wants: &[Want], most: u32) -> Vec<Share> {
     let rows = wants.iter().filter_map(|want| match want.work {
         Work::Decode { rows, .. } => Some(rows),
-        Work::Prefill { .. } | Work::Image { .. } => None,
+        Work::Prefill { .. } | Work::Image { .. } | Work::Scored { .. } => None,
     });
     let least = rows.min().unwrap_or(0);
     let mut left = most;
@@ -99,7 +105,7 @@ fn in_order(wants: &[Want], first: First) -> Vec<(u32, u32)> {
         .iter()
         .filter_map(|want| match want.work {
             Work::Prefill { left, until, turn } => Some((want.sequence, left, until, turn)),
-            Work::Decode { .. } | Work::Image { .. } => None,
+            Work::Decode { .. } | Work::Image { .. } | Work::Scored { .. } => None,
         })
         .collect();
     order.sort_unstable_by_key(|&(_, left, _, turn)| (left, turn));
@@ -114,11 +120,17 @@ fn in_order(wants: &[Want], first: First) -> Vec<(u32, u32)> {
         .collect()
 }
 
-/// The image whose turn it is: of the prompt that was admitted first, with at most `rows` rows if it can be divided.
+/// The image or scored text whose turn it is: of the prompt that was admitted first, with at most `rows` rows if it can be
+/// divided.
 pub(crate) fn image(wants: &[Want], rows: u32) -> Option<Share> {
     let images = wants.iter().filter_map(|want| match want.work {
         Work::Image { left, whole, turn } => {
             let tokens = if whole { left } else { left.min(rows.max(1)) };
+            let sequence = want.sequence;
+            Some((turn, Share { sequence, tokens }))
+        }
+        Work::Scored { left, turn } => {
+            let tokens = left.min(rows.max(1));
             let sequence = want.sequence;
             Some((turn, Share { sequence, tokens }))
         }
@@ -254,6 +266,12 @@ mod tests {
         assert_eq!(share(&[one(0, 300, true, 2)]), Some((0, 300)));
         assert_eq!(share(&[one(0, 30, false, 2), stream(1)]), Some((0, 30)));
         assert_eq!(share(&[stream(1), prompt(0, 10)]), None);
+        let scored = Want {
+            sequence: 2,
+            work: Work::Scored { left: 20, turn: 1 },
+        };
+        assert_eq!(share(&[one(0, 30, false, 2), scored]), Some((2, 20)));
+        assert_eq!(plain(&streams(&[stream(1), scored], 9)), [(1, 1)]);
     }
 
     fn any_want() -> impl Strategy<Value = Work> {
@@ -305,7 +323,7 @@ mod tests {
                         prop_assert_eq!(streamed, None);
                         prop_assert!(prompted.is_none_or(|tokens| tokens >= 1 && tokens <= until));
                     }
-                    Work::Image { .. } => prop_assert_eq!((streamed, prompted), (None, None)),
+                    Work::Image { .. } | Work::Scored { .. } => prop_assert_eq!((streamed, prompted), (None, None)),
                 }
             }
             let waits = works.iter().any(|work| matches!(work, Work::Prefill { .. }));

@@ -157,6 +157,8 @@ mod tests {
             stop_tokens: Vec::new(),
             prediction: Vec::new(),
             ignore_eos: false,
+            score_prompt: false,
+            min_tokens: 0,
             logprobs: None,
             tenant: None,
             adapters: crate::engine::Adapters::default(),

@@ -43,6 +43,16 @@ pub struct Sampling {
     pub seed: u32,
     /// Tokens to think with.
     pub budget: Option<super::Budget>,
+    /// Tokens to begin with that are none of some.
+    pub hold: Option<Hold>,
+}
+
+/// Tokens that are not chosen at first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    pub tokens: Vec<super::Token>,
+    /// Choices without them.
+    pub choices: u32,
 }
 
 impl Default for Sampling {
@@ -74,6 +84,7 @@ impl Default for Sampling {
             logit_bias: Vec::new(),
             seed: 0,
             budget: None,
+            hold: None,
         }
     }
 }

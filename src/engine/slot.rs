@@ -6,12 +6,12 @@ use std::{
 };
 
 use super::{
-    Event, Failed, Finish, Finished, Job, Piece, Reply, Scaled, Sequence, Set, Submitted, Times,
-    Token, Usage,
+    Alternative, Event, Failed, Finish, Finished, Job, Piece, Reply, Scaled, Scored, Sequence, Set,
+    Submitted, Times, Token, Usage,
     enough::Lines,
     lookup::Lookup,
     media::{self, Attention, ImageRows},
-    model::{Row, Sampled, Vocab},
+    model::{Row, Sampled, Scores, Vocab},
     odds::Odds,
     plan::Work,
     prefix::Prefix,
@@ -56,6 +56,10 @@ pub(crate) struct Active<S> {
     prompt_tokens: u32,
     /// Tokens that were forgotten because the context was full.
     forgotten: u32,
+    /// Tokens of the prompt that were scored.
+    scored: usize,
+    /// The token that ended the answer.
+    last: Option<Scored>,
     pub(crate) drafts: Drafts,
     submitted: Instant,
     started: Instant,
@@ -136,7 +140,7 @@ impl<S> Slot<S> {
             asked: 0,
             borders: Vec::new(),
             follows: None,
-            text: Text::new(&job.stop),
+            text: Text::new(&job.stop).after(job.min_tokens),
             lines: Lines::new(job.enough),
             sampler,
             reply,
@@ -144,6 +148,8 @@ impl<S> Slot<S> {
             generated: 0,
             prompt_tokens: small(job.prompt.len()),
             forgotten: job.forgotten,
+            scored: 0,
+            last: None,
             drafts: Drafts::default(),
             submitted: at,
             started: Instant::now(),
@@ -183,6 +189,12 @@ impl<S> Slot<S> {
             return Some(Work::Image {
                 left: small(placed.at + placed.image.rows() - computed),
                 whole: placed.image.attention() == Attention::Whole,
+                turn: self.admission,
+            });
+        }
+        if self.is_scoring() {
+            return Some(Work::Scored {
+                left: small(prompt - computed),
                 turn: self.admission,
             });
         }
@@ -228,6 +240,42 @@ impl<S> Slot<S> {
         })
     }
 
+    /// Whether what is computed next is a prompt whose every token is wanted with its log-probability.
+    pub(crate) fn is_scoring(&self) -> bool {
+        let active = self.active.as_ref();
+        active.is_some_and(|it| it.job.score_prompt && self.computed() < it.job.prompt.len())
+    }
+
+    /// Takes what the rows of the prompt's tokens from `place` on say of the tokens after them.
+    pub(crate) fn score(
+        &mut self,
+        place: usize,
+        scores: impl IntoIterator<Item = Option<Scores>>,
+        vocab: &dyn Vocab,
+    ) {
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        let mut told = Vec::new();
+        for (place, scores) in (place..).zip(scores) {
+            // A step that failed is done again.
+            if place < active.scored {
+                continue;
+            }
+            let Some(&token) = active.job.prompt.get(place + 1) else {
+                break;
+            };
+            let Some(scores) = scores else {
+                return self.fail(not_finite());
+            };
+            active.scored = place + 1;
+            told.push(scored(token, &spell(token, vocab), &scores, vocab));
+        }
+        if !told.is_empty() {
+            active.reply.send(Event::Prompt(told));
+        }
+    }
+
     /// The next `count` rows to compute; the row of the last known token asks for logits, and every guess after it.
     pub(crate) fn rows(&self, count: usize) -> impl Iterator<Item = Row> {
         let known = self
@@ -238,7 +286,12 @@ impl<S> Slot<S> {
             .active
             .as_ref()
             .map_or(&[][..], |active| &active.guesses);
-        let last = known.len().saturating_sub(1);
+        // Of a prompt that is scored every row asks.
+        let first_output = if self.is_scoring() {
+            0
+        } else {
+            known.len().saturating_sub(1)
+        };
         let first = self.computed();
         let behind = first - self.position();
         let tokens = known[first..].iter().chain(guesses).take(count);
@@ -246,7 +299,7 @@ impl<S> Slot<S> {
             token,
             position: small(at - behind),
             sequence: self.sequence,
-            logits: at >= last,
+            logits: at >= first_output,
         })
     }
 
@@ -339,15 +392,17 @@ impl<S> Slot<S> {
             let special = active.job.visible.contains(&sampled.token);
             vocab.piece(sampled.token, special, &mut bytes);
         }
-        let scored = active
-            .job
-            .logprobs
-            .and_then(|_| scored(sampled, &bytes, vocab));
+        if ends && sampled.scores.is_some() {
+            bytes = spell(sampled.token, vocab);
+        }
+        let told = sampled.scores.as_ref();
+        let told = told.map(|scores| scored(sampled.token, &bytes, scores, vocab));
         if ends {
+            active.last = told;
             self.finish(Finish::Eos);
             return true;
         }
-        let mut released = active.text.push(&bytes, scored);
+        let mut released = active.text.push(&bytes, told);
         let stop = released.stop.clone();
         let age = active.first_token.map_or(Duration::ZERO, |at| at.elapsed());
         let end = active.lines.follow(&released.text, age);
@@ -386,6 +441,7 @@ impl<S> Slot<S> {
         let first = active.first_token.unwrap_or(now);
         let finished = Finished {
             reason,
+            last: active.last.take(),
             usage: Usage {
                 prompt_tokens: active.prompt_tokens,
                 forgotten_tokens: active.forgotten,
@@ -449,26 +505,30 @@ impl<S> Active<S> {
     }
 }
 
-fn scored(sampled: &Sampled, bytes: &[u8], vocab: &dyn Vocab) -> Option<super::Scored> {
-    let (logprob, top) = sampled.scores.as_ref()?;
-    let spell = |token| {
-        let mut bytes = Vec::new();
-        vocab.piece(token, true, &mut bytes);
-        bytes
-    };
-    Some(super::Scored {
-        token: sampled.token,
+fn spell(token: Token, vocab: &dyn Vocab) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    vocab.piece(token, true, &mut bytes);
+    bytes
+}
+
+fn scored(token: Token, bytes: &[u8], (logprob, top): &Scores, vocab: &dyn Vocab) -> Scored {
+    Scored {
+        token,
         bytes: bytes.to_vec(),
         logprob: *logprob,
         top: top
             .iter()
-            .map(|&(token, logprob)| super::Alternative {
+            .map(|&(token, logprob)| Alternative {
                 token,
-                bytes: spell(token),
+                bytes: spell(token, vocab),
                 logprob,
             })
             .collect(),
-    })
+    }
+}
+
+pub(super) fn not_finite() -> Failed {
+    Failed::Decode("the model computed no finite logits".into())
 }
 
 /// Token counts fit: the context is at most `u32::MAX` tokens.

@@ -7,6 +7,8 @@ use super::Scored;
 /// The text of one answer as it grows.
 #[derive(Debug)]
 pub(crate) struct Text {
+    /// Tokens before stop strings are looked for.
+    before_stops: u32,
     stops: Vec<Vec<u8>>,
     /// Bytes not released yet: an unfinished character, or a possible beginning of a stop string.
     held: Vec<u8>,
@@ -26,6 +28,7 @@ pub(crate) struct Released {
 impl Text {
     pub(crate) fn new(stops: &[String]) -> Self {
         Self {
+            before_stops: 0,
             stops: stops
                 .iter()
                 .filter(|stop| !stop.is_empty())
@@ -36,11 +39,24 @@ impl Text {
         }
     }
 
+    /// Looks for stop strings only after so many tokens.
+    pub(crate) fn after(self, tokens: u32) -> Self {
+        Self {
+            before_stops: tokens,
+            ..self
+        }
+    }
+
     /// Appends the bytes of one token.
     pub(crate) fn push(&mut self, bytes: &[u8], scored: Option<Scored>) -> Released {
         self.held.extend_from_slice(bytes);
         if let Some(scored) = scored {
             self.scored.push_back((self.held.len(), scored));
+        }
+        if self.before_stops > 0 {
+            self.before_stops -= 1;
+            let whole = self.held.len() - unfinished_character(&self.held);
+            return self.release(whole);
         }
         if let Some((at, stop)) = self.earliest_stop() {
             let released = self.release(at);
@@ -126,6 +142,16 @@ fn unfinished_character(bytes: &[u8]) -> usize {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn stop_strings_are_not_looked_for_at_first() {
+        let mut text = Text::new(&["ab".to_owned()]).after(3);
+        let said = feed(
+            &mut text,
+            &[b"ab", b"\xC3", b"\xA4a", b"bc", b"a", b"b", b"c"],
+        );
+        assert_eq!(said, ("ab\u{e4}abc".to_owned(), Some("ab".to_owned())));
+    }
 
     fn feed(text: &mut Text, parts: &[&[u8]]) -> (String, Option<String>) {
         let mut all = String::new();

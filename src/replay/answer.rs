@@ -1,5 +1,7 @@
 //! What an answer says, whole or streamed, without what is new in every answer (ids and times).
 
+mod dialects;
+
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
@@ -34,19 +36,27 @@ pub struct Call {
 }
 
 impl Answer {
-    /// Reads the body of an answer: JSON, or server-sent events.
+    /// Reads the body of an answer: JSON, lines of JSON, or server-sent events.
     pub fn read(body: &str) -> Result<Self, String> {
         let mut answer = Self::default();
-        if body.trim_start().starts_with('{') {
-            let value: Value = serde_json::from_str(body).map_err(|error| error.to_string())?;
-            answer.take(&value);
+        let is_json = body.trim_start().starts_with(['{', '[']);
+        if is_json && let Ok(value) = serde_json::from_str::<Value>(body) {
+            match &value {
+                Value::Array(parts) => parts.iter().for_each(|part| answer.take(part)),
+                whole => answer.take(whole),
+            }
             return Ok(answer);
         }
         for line in body.lines() {
-            let Some(data) = line.strip_prefix("data:").map(str::trim) else {
+            let data = if is_json {
+                Some(line)
+            } else {
+                line.strip_prefix("data:")
+            };
+            let Some(data) = data.map(str::trim) else {
                 continue;
             };
-            if data != "[DONE]" {
+            if !data.is_empty() && data != "[DONE]" {
                 let value: Value = serde_json::from_str(data).map_err(|error| error.to_string())?;
                 answer.take(&value);
             }
@@ -58,17 +68,20 @@ impl Answer {
         if let Some(error) = part.get("error").filter(|error| !error.is_null()) {
             self.error = Some(error.clone());
         }
-        for choice in part["choices"].as_array().into_iter().flatten() {
-            let index = choice["index"]
-                .as_u64()
-                .and_then(|index| usize::try_from(index).ok())
-                .filter(|&index| index < 1024)
-                .unwrap_or(0);
-            if self.choices.len() <= index {
-                self.choices.resize_with(index + 1, Choice::default);
-            }
-            self.choices[index].take(choice);
+        if dialects::take(self, part) {
+            return;
         }
+        for choice in part["choices"].as_array().into_iter().flatten() {
+            let index = small(&choice["index"]).unwrap_or(0);
+            self.choice(index).take(choice);
+        }
+    }
+
+    fn choice(&mut self, index: usize) -> &mut Choice {
+        if self.choices.len() <= index {
+            self.choices.resize_with(index + 1, Choice::default);
+        }
+        &mut self.choices[index]
     }
 
     /// Where two answers first differ; `None`: they are identical.
@@ -98,17 +111,20 @@ impl Choice {
                 .flatten()
                 .enumerate()
             {
-                let index = call["index"]
-                    .as_u64()
-                    .and_then(|index| usize::try_from(index).ok())
-                    .filter(|&index| index < 1024)
-                    .unwrap_or(place);
+                let index = small(&call["index"]).unwrap_or(place);
                 if self.tool_calls.len() <= index {
                     self.tool_calls.resize_with(index + 1, Call::default);
                 }
                 let known = &mut self.tool_calls[index];
                 known.name += &says(&call["function"]["name"]);
                 known.arguments += &says(&call["function"]["arguments"]);
+            }
+            // OpenAI's first way to call.
+            let call = &said["function_call"];
+            if call.is_object() {
+                self.tool_calls.resize_with(1, Call::default);
+                self.tool_calls[0].name += &says(&call["name"]);
+                self.tool_calls[0].arguments += &says(&call["arguments"]);
             }
         }
         self.content += &says(&choice["text"]);
@@ -158,6 +174,12 @@ impl Choice {
     }
 }
 
+/// The number of one of several, none of which are many.
+fn small(index: &Value) -> Option<usize> {
+    let index = usize::try_from(index.as_u64()?).ok()?;
+    (index < 1024).then_some(index)
+}
+
 /// The place of the first difference of two texts, and what stands there in each.
 fn first_difference(a: &str, b: &str) -> Option<String> {
     const SHOWN_CHARS: usize = 24;
@@ -180,18 +202,38 @@ fn first_difference(a: &str, b: &str) -> Option<String> {
     Some(format!("from byte {same}: {:?} and {:?}", rest(a), rest(b)))
 }
 
-/// A request's body as it is sent again: with the seed that was used.
-pub fn with_seed(mut request: Map<String, Value>, seed: u32) -> Map<String, Value> {
+/// A request's body as it is sent to `route` again: with the seed that was used.
+pub fn with_seed(mut request: Map<String, Value>, route: &str, seed: u32) -> Map<String, Value> {
+    if route.starts_with("/api/") {
+        // Ollama's stand apart.
+        let options = request.entry("options").or_insert(Value::Null);
+        if options.is_null() {
+            *options = Map::new().into();
+        }
+        if let Some(options) = options.as_object_mut() {
+            let given = std::mem::take(options);
+            *options = with_seed(given, "", seed);
+        }
+        return request;
+    }
     if request.get("seed").is_none_or(Value::is_null) {
         request.insert("seed".to_owned(), seed.into());
     }
     request
 }
 
-/// The same with the adapters' scales that were used, which may be others by then.
-pub fn with_lora(mut request: Map<String, Value>, lora: Vec<Value>) -> Map<String, Value> {
+/// The same with the adapters' scales that were used, which may be others by then; dialects that have no word for them are
+/// left as they are.
+pub fn with_lora(
+    mut request: Map<String, Value>,
+    route: &str,
+    lora: Vec<Value>,
+) -> Map<String, Value> {
+    let silent = ["/api/", "/v1/messages", "/v1/responses"]
+        .iter()
+        .any(|start| route.starts_with(start));
     let says = |value: &Value| value.as_array().is_some_and(|list| !list.is_empty());
-    if !lora.is_empty() && !request.get("lora").is_some_and(says) {
+    if !silent && !lora.is_empty() && !request.get("lora").is_some_and(says) {
         request.insert("lora".to_owned(), lora.into());
     }
     request
@@ -256,9 +298,14 @@ mod tests {
             Value::Object(body) => body,
             _ => unreachable!(),
         };
-        assert_eq!(with_seed(body("{}"), 7)["seed"], 7);
-        assert_eq!(with_seed(body(r#"{"seed":null}"#), 7)["seed"], 7);
-        assert_eq!(with_seed(body(r#"{"seed":3}"#), 7)["seed"], 3);
+        let seed = |text| with_seed(body(text), "/v1/completions", 7)["seed"].clone();
+        assert_eq!(seed("{}"), 7);
+        assert_eq!(seed(r#"{"seed":null}"#), 7);
+        assert_eq!(seed(r#"{"seed":3}"#), 3);
+        let seed = |text| with_seed(body(text), "/api/chat", 7)["options"]["seed"].clone();
+        assert_eq!(seed("{}"), 7);
+        assert_eq!(seed(r#"{"options":{"top_k":1}}"#), 7);
+        assert_eq!(seed(r#"{"options":{"seed":3}}"#), 3);
     }
 
     #[test]
@@ -269,11 +316,11 @@ mod tests {
         };
         let held = vec![json!({"id": 0, "scale": 0.5})];
         assert_eq!(
-            with_lora(body(r#"{"lora":[]}"#), held.clone())["lora"],
+            with_lora(body(r#"{"lora":[]}"#), "/completion", held.clone())["lora"],
             json!(held)
         );
-        let given = with_lora(body(r#"{"lora":[{"id":0,"scale":2}]}"#), held);
+        let given = with_lora(body(r#"{"lora":[{"id":0,"scale":2}]}"#), "/completion", held);
         assert_eq!(given["lora"][0]["scale"], 2);
-        assert!(with_lora(body("{}"), Vec::new()).is_empty());
+        assert!(with_lora(body("{}"), "/completion", Vec::new()).is_empty());
     }
 }

@@ -10,11 +10,12 @@ use super::settings;
 use crate::{api::Surface, config::Config, log, systemd};
 
 /// What a reload changes; of `limits` all but those beside.
-const RELOADED: [&str; 8] = [
+const RELOADED: [&str; 9] = [
     "auth",
     "cache.normalize",
     "cache.share",
     "cors",
+    "images",
     "limits",
     "log.level",
     "model.aliases",

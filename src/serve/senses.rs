@@ -119,6 +119,8 @@ fn decode(engine: &Engine, perceived: &Perceived, what: &str) -> Result<(), Load
         prediction: Vec::new(),
         enough: Enough::default(),
         ignore_eos: true,
+        score_prompt: false,
+        min_tokens: 0,
         logprobs: None,
         tenant: None,
         adapters: Adapters::default(),

@@ -28,7 +28,7 @@ fn a_tool_call_of_every_family_is_read_back_however_it_is_cut() {
         assert_eq!(message.content.trim(), "", "{}", family.name);
         seen += 1;
     }
-    assert_eq!(seen, 9);
+    assert_eq!(seen, 11);
 }
 
 #[test]

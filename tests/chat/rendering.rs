@@ -151,7 +151,13 @@ fn a_named_tool_is_the_only_one_left() {
 }
 
 #[test]
-fn a_template_without_tool_calls_refuses_a_demanded_one() {
+fn a_template_that_thinks_without_tool_calls_refuses_a_demanded_one() {
+    // Calls in a form that it does not know would have no place beside its thoughts.
+    let template = concat!(
+        "{% for message in messages %}[{{ message.role }}]{{ message.content }}{% endfor %}",
+        "{% if add_generation_prompt %}[assistant]{% if enable_thinking %}<think>{% else %}<think></think>{% endif %}{% endif %}",
+    );
+    let chat = Chat::from_template(template, "", "").unwrap();
     for choice in [
         json!("required"),
         json!({"type": "function", "function": {"name": "now"}}),
@@ -159,10 +165,96 @@ fn a_template_without_tool_calls_refuses_a_demanded_one() {
         let mut request = with_tools();
         request["tool_choice"] = choice;
         insta::allow_duplicates! {
-            insta::assert_snapshot!(refused("chatml", &request), @"tool_choice: demands a tool call, but this model's chat template has no tool calls");
+            insta::assert_snapshot!(chat.render(&request).unwrap_err(), @"tool_choice: demands a tool call, but this model's chat template has no tool calls");
         }
     }
-    insta::assert_snapshot!(family("chatml").render(&with_tools()).warnings.join("\n"), @"tools: this model's chat template has no tool calls; none will be made");
+    insta::assert_snapshot!(chat.render(&with_tools()).unwrap().warnings.join("\n"), @"tools: this model's chat template has no tool calls; none will be made");
+}
+
+#[test]
+fn one_call_is_all_where_several_are_not_wanted() {
+    for (name, demanded, several) in [
+        ("qwen3", json!(false), false),
+        ("qwen3", json!(true), true),
+        // Models whose templates know no calls do not end them by themselves.
+        ("chatml", Value::Null, false),
+        ("chatml", json!(true), true),
+    ] {
+        let mut request = with_tools();
+        request["tool_choice"] = json!("required");
+        request["parallel_tool_calls"] = demanded;
+        let grammar = family(name).render(&request).grammar.unwrap();
+        let rule = grammar
+            .gbnf
+            .lines()
+            .find(|line| line.starts_with("tool-calls ::="));
+        assert_eq!(rule.unwrap().ends_with(")+"), several, "{name}: {rule:?}");
+    }
+}
+
+#[test]
+fn a_template_without_tools_is_told_of_them_in_words() {
+    let mut request = with_tools();
+    request["messages"] = json!([
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Weather here?"},
+        {"role": "assistant", "content": null, "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "get_weather", "arguments": "{\"city\": \"Rome\"}"}},
+        ]},
+        {"role": "tool", "tool_call_id": "1", "content": "rain"},
+    ]);
+    let chatml = family("chatml");
+    insta::assert_snapshot!(chatml.render(&request).prompt, @r#"
+    <|im_start|>system
+    Be brief.
+    You have tools. Each is described by one line of JSON:
+    <tools>
+    {"type":"function","function":{"name":"get_weather","description":"Weather in a city.","parameters":{"type":"object","properties":{"city":{"type":"string"},"days":{"type":"integer"}},"required":["city"]}}}
+    {"type":"function","function":{"name":"now","description":"","parameters":{}}}
+    </tools>
+    To use one, answer with its name and arguments as JSON between these marks:
+    <tool_call>
+    {"name": "…", "arguments": {…}}
+    </tool_call>
+    What it gives comes back between <tool_response> and </tool_response>. Use a tool only where it helps.<|im_end|>
+    <|im_start|>user
+    Weather here?<|im_end|>
+    <|im_start|>assistant
+    <tool_call>
+    {"name": "get_weather", "arguments": {"city": "Rome"}}
+    </tool_call><|im_end|>
+    <|im_start|>user
+    <tool_response>
+    rain
+    </tool_response><|im_end|>
+    <|im_start|>assistant
+    "#);
+    // What came of calls stays, also where none may follow.
+    request["tool_choice"] = json!("none");
+    let rendered = chatml.render(&request);
+    insta::assert_snapshot!(rendered.prompt, @r#"
+    <|im_start|>system
+    Be brief.<|im_end|>
+    <|im_start|>user
+    Weather here?<|im_end|>
+    <|im_start|>assistant
+    <tool_call>
+    {"name": "get_weather", "arguments": {"city": "Rome"}}
+    </tool_call><|im_end|>
+    <|im_start|>user
+    <tool_response>
+    rain
+    </tool_response><|im_end|>
+    <|im_start|>assistant
+    "#);
+    assert_eq!(rendered.grammar, None);
+    // A form of its own leaves no call.
+    request["tool_choice"] = json!("auto");
+    request["response_format"] = json!({"type": "json_object"});
+    let rendered = chatml.render(&request);
+    let grammar = rendered.grammar.unwrap();
+    assert!(!grammar.gbnf.contains("tool_call"), "{}", grammar.gbnf);
+    insta::assert_snapshot!(rendered.warnings.join("\n"), @"response_format: an answer of this form calls no tool");
 }
 
 #[test]

@@ -346,3 +346,150 @@ def test_a_stream_ends_with_done_and_is_not_to_be_cached(client, model):
         lines = [line for line in response.iter_lines() if line and not line.startswith(":")]
     assert lines[-1] == "data: [DONE]"
     assert all(json.loads(line.removeprefix("data: "))["choices"] for line in lines[:-1])
+
+
+# --- log-probabilities of prompts, and what else only the older endpoint has
+
+
+def test_an_echo_tells_of_a_text_what_generating_it_told(client, model):
+    prompt = "The capital of France is"
+    said = client.completions.create(
+        model=model, prompt=prompt, max_tokens=40, temperature=0, logprobs=3
+    ).choices[0]
+    whole = client.completions.create(
+        model=model, prompt=prompt + said.text, max_tokens=0, temperature=0, logprobs=3, echo=True
+    )
+    echoed = whole.choices[0]
+    assert echoed.text == prompt + said.text
+    assert whole.usage.completion_tokens == 0
+    scores = echoed.logprobs
+    assert scores.token_logprobs[0] is None and scores.top_logprobs[0] is None
+    assert "".join(scores.tokens) == echoed.text
+    count = len(said.logprobs.tokens)
+    assert scores.tokens[-count:] == said.logprobs.tokens
+    # Rows computed together have other last bits than rows computed one by one.
+    for one, other in zip(scores.token_logprobs[-count:], said.logprobs.token_logprobs):
+        assert abs(one - other) < 0.1
+    # Greedy was each of them.
+    for one, top in zip(scores.token_logprobs[-count:], scores.top_logprobs[-count:]):
+        assert one >= max(top.values()) - 0.1
+
+
+def test_the_likelihood_of_a_choice_is_read_as_evaluation_harnesses_do(client, model):
+    """EleutherAI's harness: prompts of tokens, echo, one token generated and left out of the sum."""
+
+    base = str(client.base_url).removesuffix("v1/")
+    tokenizing = client.with_options(base_url=base)
+
+    def ids(text):
+        return tokenizing.post("/tokenize", body={"content": text}, cast_to=object)["tokens"]
+
+    context = ids("The capital of France is")
+    choices = [ids(" Paris"), ids(" Berlin"), ids(" a small dog")]
+    answer = client.completions.create(
+        model=model,
+        prompt=[context + choice for choice in choices],
+        temperature=0,
+        max_tokens=1,
+        logprobs=1,
+        seed=1234,
+        echo=True,
+    )
+    sums = []
+    for choice, wanted in zip(sorted(answer.choices, key=lambda choice: choice.index), choices):
+        scores = choice.logprobs.token_logprobs[len(context) : -1]
+        assert len(scores) == len(wanted)
+        sums.append(sum(scores))
+    assert max(sums) == sums[0], sums
+
+
+def test_long_prompts_are_scored_beside_a_stream(client, model):
+    text = "one two three four five six seven eight nine ten " * 30
+    stream = client.completions.create(model=model, prompt="Once", max_tokens=64, stream=True)
+    next(iter(stream))
+    scores = client.completions.create(
+        model=model, prompt=text, max_tokens=0, logprobs=0, echo=True
+    ).choices[0].logprobs
+    assert "".join(scores.tokens) == text
+    # What repeats itself is foreseen.
+    tail = scores.token_logprobs[-50:]
+    assert sum(tail) / len(tail) > -0.5
+    assert sum(1 for _ in stream) > 0
+
+
+def test_the_best_of_several_is_the_likeliest(client, model):
+    request = {"model": model, "prompt": "My favourite colour is", "max_tokens": 8, "seed": 7}
+    several = client.completions.create(**request, n=4, logprobs=0)
+    means = [
+        sum(choice.logprobs.token_logprobs) / len(choice.logprobs.token_logprobs)
+        for choice in several.choices
+    ]
+    best = client.completions.create(**request, best_of=4)
+    assert best.usage.completion_tokens == several.usage.completion_tokens
+    assert best.choices[0].logprobs is None
+    # Close ones may change places: what shares a batch has other last bits.
+    likely = [c.text for c, mean in zip(several.choices, means) if mean > max(means) - 0.05]
+    assert best.choices[0].text in likely
+
+
+@pytest.mark.parametrize("stop", [[], ["."]])
+def test_an_answer_has_the_least_number_of_tokens(client, model, stop):
+    def ask(least):
+        return chat(client, model, max_tokens=64, stop=stop, extra_body={"min_tokens": least})
+
+    short = ask(0)
+    assert short.usage.completion_tokens < 40
+    long = ask(40)
+    assert long.usage.completion_tokens >= 40
+    assert long.choices[0].message.content.startswith(short.choices[0].message.content)
+
+
+# --- tools, though the small model's own template knows none
+
+
+WEATHER = {
+    "name": "weather",
+    "description": "The weather in a city.",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+}
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_demanded_call_is_made(client, model, named):
+    choice = {"type": "function", "function": {"name": "weather"}} if named else "required"
+    answer = chat(
+        client,
+        model,
+        messages=[{"role": "user", "content": "How is the weather in Rome?"}],
+        tools=[{"type": "function", "function": WEATHER}],
+        tool_choice=choice,
+        parallel_tool_calls=False,
+        max_tokens=200,
+    ).choices[0]
+    assert answer.finish_reason == "tool_calls"
+    [call] = answer.message.tool_calls
+    assert call.function.name == "weather"
+    assert set(json.loads(call.function.arguments)) == {"city"}
+
+
+def test_a_demanded_function_is_called_in_the_old_way(client, model):
+    request = {
+        "messages": [{"role": "user", "content": "How is the weather in Rome?"}],
+        "functions": [WEATHER],
+        "function_call": {"name": "weather"},
+        "max_tokens": 200,
+    }
+    answer = chat(client, model, **request).choices[0]
+    assert answer.finish_reason == "function_call"
+    assert answer.message.function_call.name == "weather"
+    assert set(json.loads(answer.message.function_call.arguments)) == {"city"}
+    chunks = [c.choices[0] for c in chat(client, model, stream=True, **request)]
+    calls = [c.delta.function_call for c in chunks if c.delta.function_call]
+    assert calls[0].name == "weather"
+    assert "".join(c.arguments or "" for c in calls) == answer.message.function_call.arguments
+    assert chunks[-1].finish_reason == "function_call"

@@ -16,18 +16,17 @@ use llm_server::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{CONTEXT, PANIC, Server, Setup, events, gated, key, post, show, text, value};
+use crate::support::{
+    CONTEXT, PANIC, Server, Setup, events, gated, key, post, refusals, show, text, value, with,
+};
 
 const MESSAGES: &str = "/v1/messages";
 const COUNT: &str = "/v1/messages/count_tokens";
 
 /// A request with one message, which the fake model repeats.
 fn said(message: &str, more: Value) -> Value {
-    let mut body = json!({"max_tokens": 100, "messages": [{"role": "user", "content": message}]});
-    if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
-        body.extend(more);
-    }
-    body
+    let messages = json!([{"role": "user", "content": message}]);
+    with(json!({"max_tokens": 100, "messages": messages}), more)
 }
 
 async fn ask(server: &Server, message: &str, more: Value) -> Response {
@@ -345,63 +344,55 @@ async fn fields_that_are_wrong_are_named_as_they_were_written() {
         json!({"metadata": "m"}),
         json!({"logit_bias": 1}),
     ];
-    let mut told = Vec::new();
-    for case in cases {
-        let body = value(ask(&server, "a", case).await).await;
-        assert_eq!(body["type"], "error", "{body}");
-        let error = &body["error"];
-        let kind = error["type"].as_str().unwrap();
-        let kind = kind.strip_suffix("_error").unwrap();
-        told.push(format!("{kind}: {}", error["message"].as_str().unwrap()));
-    }
-    insta::assert_snapshot!(told.join("\n"), @r#"
-    invalid_request: max_tokens: expected an integer of at least 1, but it is missing
-    invalid_request: max_tokens: expected an integer from 1 to 4294967295, got 0
-    invalid_request: temperature: expected a number from 0 to 1, got 1.5
-    invalid_request: top_p: expected a number from 0 to 1, got 2
-    invalid_request: top_k: expected an integer from 0 to 2147483647, got -1
-    invalid_request: stop_sequences: expected an array of strings that are not empty
-    invalid_request: stop_sequences: expected an array, got "a"
-    invalid_request: stream: expected true or false, got "yes"
-    not_found: the model `claude` does not exist; this server serves `org/fake`
-    invalid_request: system: expected a string or an array of text blocks, got 1
-    invalid_request: system[0].type: expected "text", got "image"
-    invalid_request: messages: expected an array of at least one message, got an array of 0
-    invalid_request: messages[0]: expected a message, an object
-    invalid_request: messages[0].role: expected "user", "assistant" or "system", got "tool"
-    invalid_request: messages[0].content: expected a string or an array of content blocks, but it is missing
-    invalid_request: messages[0].content[0]: expected a content block, an object
-    invalid_request: messages[0].content[0].text: expected a string, but it is missing
-    invalid_request: messages[0].content[0].type: expected "text", "image", "document", "search_result" or "tool_result", got "tool_use"
-    invalid_request: messages[0].content[0].source.type: expected "base64" or "url", got "file"
-    invalid_request: messages[0].content[0]: this model takes no images
-    invalid_request: messages[0].content[0].source.type: expected "text" or "content" (PDF files and files by URL or id are not read here), got "base64"
-    invalid_request: messages[0].content[0].citations.enabled: this server gives no citations; leave it out
-    invalid_request: messages[0].content[0].tool_use_id: expected a string, but it is missing
-    invalid_request: messages[0].content[0].content[0]: an image in a tool_result is not supported; put it into the message beside the tool_result
-    invalid_request: messages[0].content[0].content[0].type: expected "text", "document", "search_result" or "tool_reference", got "video"
-    invalid_request: messages[1].content[1].type: expected "text", "thinking", "redacted_thinking" or "tool_use" (no tool runs on this server), got "server_tool_use"
-    invalid_request: messages[1].content[1].input: expected an object, got "{}"
-    invalid_request: messages[1]: ends with tool_use; a user message with its tool_result is expected after it
-    invalid_request: tools[0].type: expected "custom", a tool that the caller runs, with its input_schema (this server runs none, and the model knows none of Anthropic's by name), got "web_search_20250305"
-    invalid_request: tools[0].input_schema: expected a JSON schema, an object, but it is missing
-    invalid_request: tools[0].name: expected a string of 1 to 256 bytes, got ""
-    invalid_request: tools[0].allowed_callers: expected an array with "direct", got an array of 1
-    invalid_request: tool_choice: expected an object, got "auto"
-    invalid_request: tool_choice.type: expected "auto", "any", "tool" or "none", got "some"
-    invalid_request: tool_choice: demands a tool call, but there are no tools
-    invalid_request: tool_choice.name: "g" is not among the tools
-    invalid_request: thinking.budget_tokens: expected an integer of at least 1, but it is missing
-    invalid_request: thinking.type: expected "enabled", "disabled", "adaptive" or "between_tools", got "deep"
-    invalid_request: output_config.effort: expected "low", "medium", "high", "xhigh" or "max", got "none"
-    invalid_request: output_config.format.type: expected "json_schema", got "json_object"
-    invalid_request: output_config.format.schema#/properties/a/not: this keyword is not supported
-    invalid_request: output_format.schema#/not: this keyword is not supported
-    invalid_request: mcp_servers: this server does not support it; leave it out
-    invalid_request: container: this server does not support it; leave it out
-    invalid_request: service_tier: expected "auto" or "standard_only", got "cheap"
-    invalid_request: metadata: expected an object, got "m"
-    invalid_request: logit_bias: expected token ids below 258 with biases from -100 to 100 (or false), as an object or an array of pairs
+    let told = refusals(async |case| ask(&server, "a", case).await, cases).await;
+    insta::assert_snapshot!(told, @r#"
+    400 invalid_request_error | max_tokens: expected an integer of at least 1, but it is missing
+    400 invalid_request_error | max_tokens: expected an integer from 1 to 4294967295, got 0
+    400 invalid_request_error | temperature: expected a number from 0 to 1, got 1.5
+    400 invalid_request_error | top_p: expected a number from 0 to 1, got 2
+    400 invalid_request_error | top_k: expected an integer from 0 to 2147483647, got -1
+    400 invalid_request_error | stop_sequences: expected an array of strings that are not empty
+    400 invalid_request_error | stop_sequences: expected an array, got "a"
+    400 invalid_request_error | stream: expected true or false, got "yes"
+    404 not_found_error | the model `claude` does not exist; this server serves `org/fake`
+    400 invalid_request_error | system: expected a string or an array of text blocks, got 1
+    400 invalid_request_error | system[0].type: expected "text", got "image"
+    400 invalid_request_error | messages: expected an array of at least one message, got an array of 0
+    400 invalid_request_error | messages[0]: expected a message, an object
+    400 invalid_request_error | messages[0].role: expected "user", "assistant" or "system", got "tool"
+    400 invalid_request_error | messages[0].content: expected a string or an array of content blocks, but it is missing
+    400 invalid_request_error | messages[0].content[0]: expected a content block, an object
+    400 invalid_request_error | messages[0].content[0].text: expected a string, but it is missing
+    400 invalid_request_error | messages[0].content[0].type: expected "text", "image", "document", "search_result" or "tool_result", got "tool_use"
+    400 invalid_request_error | messages[0].content[0].source.type: expected "base64" or "url", got "file"
+    400 invalid_request_error | messages[0].content[0]: this model takes no images
+    400 invalid_request_error | messages[0].content[0].source.type: expected "text" or "content" (PDF files and files by URL or id are not read here), got "base64"
+    400 invalid_request_error | messages[0].content[0].citations.enabled: this server gives no citations; leave it out
+    400 invalid_request_error | messages[0].content[0].tool_use_id: expected a string, but it is missing
+    400 invalid_request_error | messages[0].content[0].content[0].source.type: expected "base64" or "url", but it is missing
+    400 invalid_request_error | messages[0].content[0].content[0].type: expected "text", "image", "document", "search_result" or "tool_reference", got "video"
+    400 invalid_request_error | messages[1].content[1].type: expected "text", "thinking", "redacted_thinking" or "tool_use" (no tool runs on this server), got "server_tool_use"
+    400 invalid_request_error | messages[1].content[1].input: expected an object, got "{}"
+    400 invalid_request_error | messages[1]: ends with tool_use; a user message with its tool_result is expected after it
+    400 invalid_request_error | tools[0].type: expected "custom", a tool that the caller runs, with its input_schema (this server runs none, and the model knows none of Anthropic's by name), got "web_search_20250305"
+    400 invalid_request_error | tools[0].input_schema: expected a JSON schema, an object, but it is missing
+    400 invalid_request_error | tools[0].name: expected a string of 1 to 256 bytes, got ""
+    400 invalid_request_error | tools[0].allowed_callers: expected an array with "direct", got an array of 1
+    400 invalid_request_error | tool_choice: expected an object, got "auto"
+    400 invalid_request_error | tool_choice.type: expected "auto", "any", "tool" or "none", got "some"
+    400 invalid_request_error | tool_choice: demands a tool call, but there are no tools
+    400 invalid_request_error | tool_choice.name: "g" is not among the tools
+    400 invalid_request_error | thinking.budget_tokens: expected an integer of at least 1, but it is missing
+    400 invalid_request_error | thinking.type: expected "enabled", "disabled", "adaptive" or "between_tools", got "deep"
+    400 invalid_request_error | output_config.effort: expected "low", "medium", "high", "xhigh" or "max", got "none"
+    400 invalid_request_error | output_config.format.type: expected "json_schema", got "json_object"
+    400 invalid_request_error | output_config.format.schema#/properties/a/not: this keyword is not supported
+    400 invalid_request_error | output_format.schema#/not: this keyword is not supported
+    400 invalid_request_error | mcp_servers: this server does not support it; leave it out
+    400 invalid_request_error | container: this server does not support it; leave it out
+    400 invalid_request_error | service_tier: expected "auto" or "standard_only", got "cheap"
+    400 invalid_request_error | metadata: expected an object, got "m"
+    400 invalid_request_error | logit_bias: expected token ids below 258 with biases from -100 to 100 (or false), as an object or an array of pairs
     "#);
 }
 

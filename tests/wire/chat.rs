@@ -1,10 +1,13 @@
 //! `POST /v1/chat/completions` when all goes well, and its parameters when it does not.
 
 use axum::http::StatusCode;
+use llm_server::engine::fake::Fake;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::support::{CONTEXT, Server, Setup, chat_body, events, key, post, show, text, value};
+use crate::support::{
+    CONTEXT, Server, Setup, chat_body, events, key, post, refusals, show, text, value,
+};
 
 #[tokio::test]
 async fn a_whole_answer() {
@@ -213,14 +216,76 @@ async fn cached_prompts_are_shared_within_a_key_only_and_not_when_unwanted() {
 #[tokio::test]
 async fn what_has_no_effect_with_this_template_is_said_in_a_header() {
     let server = Server::ready();
-    let tools = json!({"tools": [{"type": "function", "function": {"name": "f"}}]});
-    insta::assert_snapshot!(show(server.chat("a", tools).await).await, @r#"
+    let more = json!({"reasoning_budget_tokens": 5});
+    insta::assert_snapshot!(show(server.chat("a", more).await).await, @r#"
     200 OK
     content-type: application/json
-    x-warning: tools: this model's chat template has no tool calls; none will be made
+    x-warning: reasoning_budget_tokens: this model's chat template has no marks around thinking; there is no budget
 
     {"id":"chatcmpl-ID","object":"chat.completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"message":{"role":"assistant","content":"a","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}},"timings":"TIMES"}
     "#);
+}
+
+/// With place for what is said of tools.
+fn roomy() -> Server {
+    Setup {
+        fake: Fake::new(2, 2048),
+        ..Setup::default()
+    }
+    .start()
+}
+
+#[tokio::test]
+async fn tools_are_called_though_the_template_knows_none() {
+    let server = roomy();
+    let call = r#"<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>"#;
+    let tools = json!({"tools": [{"type": "function", "function": {"name": "f"}}]});
+    let answer = value(server.chat(call, tools).await).await;
+    let choice = &answer["choices"][0];
+    let function = &choice["message"]["tool_calls"][0]["function"];
+    assert_eq!(*function, json!({"name": "f", "arguments": "{\"a\": 1}"}));
+    assert_eq!(choice["finish_reason"], "tool_calls");
+    // Nobody offered any: it is text.
+    let answer = value(server.chat(call, json!({})).await).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], call);
+}
+
+#[tokio::test]
+async fn functions_are_called_in_the_old_way_where_they_are_offered_so() {
+    let server = roomy();
+    let call = r#"<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>"#;
+    let function = json!({"name": "f", "arguments": "{\"a\": 1}"});
+    let body = json!({
+        "messages": [
+            {"role": "user", "content": "Go."},
+            {"role": "assistant", "content": null, "function_call": function},
+            {"role": "function", "name": "f", "content": "gone"},
+            {"role": "user", "content": call},
+        ],
+        "functions": [{"name": "f"}],
+        "function_call": "auto",
+    });
+    let answer = value(server.post("/v1/chat/completions", body.clone()).await).await;
+    let choice = &answer["choices"][0];
+    assert_eq!(choice["message"]["function_call"], function);
+    assert_eq!(choice["message"]["tool_calls"], Value::Null);
+    assert_eq!(choice["finish_reason"], "function_call");
+    let mut streamed = body;
+    streamed["stream"] = true.into();
+    let stream = text(server.post("/v1/chat/completions", streamed).await).await;
+    let events = events(&stream);
+    let of_call = |field: &str| -> String {
+        let parts = events
+            .iter()
+            .filter_map(|event| event["choices"][0]["delta"]["function_call"][field].as_str());
+        parts.collect()
+    };
+    assert_eq!(
+        (of_call("name"), of_call("arguments")),
+        ("f".into(), "{\"a\": 1}".into())
+    );
+    let last = events.last().unwrap();
+    assert_eq!(last["choices"][0]["finish_reason"], "function_call");
 }
 
 #[tokio::test]
@@ -263,8 +328,7 @@ async fn deterministic_parameters_of_every_family_are_accepted_together() {
 #[tokio::test]
 async fn each_bad_parameter_is_named() {
     let server = Server::ready();
-    let mut lines = Vec::new();
-    for more in [
+    let cases = [
         json!({"temperature": "hot"}),
         json!({"temperature": -0.1}),
         json!({"top_p": 1.5}),
@@ -291,7 +355,13 @@ async fn each_bad_parameter_is_named() {
         json!({"guided_regex": "("}),
         json!({"lark": "start: a"}),
         json!({"response_format": {"type": "json_schema", "json_schema": {"strict": true, "schema": {"properties": {"a": {"not": {}}}}}}}),
-        json!({"functions": [{"name": "f"}]}),
+        json!({"functions": [{"name": "f"}], "tools": [{"type": "function", "function": {"name": "f"}}]}),
+        json!({"functions": [{"name": ""}]}),
+        json!({"functions": ["f"]}),
+        json!({"functions": [{"name": "f"}], "function_call": {"name": "g"}}),
+        json!({"functions": [{"name": "f"}], "function_call": "required"}),
+        json!({"functions": [{"name": "f"}], "parallel_tool_calls": true}),
+        json!({"function_call": {"name": "f"}}),
         json!({"model": 1}),
         json!({"user": 1}),
         json!({"response_format": {"type": "xml"}}),
@@ -303,51 +373,52 @@ async fn each_bad_parameter_is_named() {
             {"role": "user", "content": "a"},
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}
         ]}),
-    ] {
-        let response = server.chat("hi", more).await;
-        let status = response.status().as_u16();
-        let error = &value(response).await["error"];
-        let (param, message) = (&error["param"], error["message"].as_str().unwrap());
-        lines.push(format!("{status} {param} | {message}"));
-    }
-    insta::assert_snapshot!(lines.join("\n"), @r#"
-    400 "temperature" | temperature: expected a number from 0 to 5, got "hot"
-    400 "temperature" | temperature: expected a number from 0 to 5, got -0.1
-    400 "top_p" | top_p: expected a number from 0 to 1, got 1.5
-    400 "top_k" | top_k: expected an integer from -1 to 2147483647, got 1.5
-    400 "mirostat" | mirostat: expected an integer from 0 to 2, got 3
-    400 "seed" | seed: expected an integer of 64 bits, got 1.5
-    400 "max_tokens" | max_tokens: expected an integer of at least 1, or -1 for no limit, got 0
-    400 "n" | n: expected an integer from 1 to 8, got 9
-    400 "stop" | stop: expected a string that is not empty, or an array of at most 64 such strings, got an array of 1
-    400 "stop" | stop: expected a string that is not empty, or an array of at most 64 such strings, got 1
-    400 "stream" | stream: expected true or false, got "yes"
-    400 "stream_options" | stream_options: only allowed together with `stream: true`
-    400 "stream_options.include_usage" | stream_options.include_usage: expected true or false, got 1
-    400 "top_logprobs" | top_logprobs: only allowed together with `logprobs: true`
-    400 "top_logprobs" | top_logprobs: expected an integer from 0 to 20, got 21
-    400 "logprobs" | logprobs: expected true or false, got 1
-    400 "logit_bias.258" | logit_bias.258: expected token ids below 258 with biases from -100 to 100 (or false), as an object or an array of pairs
-    400 "logit_bias.1" | logit_bias.1: expected token ids below 258 with biases from -100 to 100 (or false), as an object or an array of pairs
-    400 "logit_bias[0]" | logit_bias[0]: expected token ids below 258 with biases from -100 to 100 (or false), as an object or an array of pairs
-    400 "dry_sequence_breakers" | dry_sequence_breakers: expected an array of at most 64 strings that are not empty, got an array of 1
-    400 "modalities" | modalities: expected ["text"], got an array of 2
-    400 "guided_json" | guided_json: not together with regex
-    400 "structured_outputs" | structured_outputs: expected one of json, regex, choice and grammar, got an object
-    400 "guided_regex" | guided_regex: not a regular expression: unclosed group
-    400 "lark" | lark: at 1(8): unknown name: "a"
+    ];
+    let told = refusals(async |more| server.chat("hi", more).await, cases).await;
+    insta::assert_snapshot!(told, @r#"
+    400 temperature invalid_value | temperature: expected a number from 0 to 5, got "hot"
+    400 temperature invalid_value | temperature: expected a number from 0 to 5, got -0.1
+    400 top_p invalid_value | top_p: expected a number from 0 to 1, got 1.5
+    400 top_k invalid_value | top_k: expected an integer from -1 to 2147483647, got 1.5
+    400 mirostat invalid_value | mirostat: expected an integer from 0 to 2, got 3
+    400 seed invalid_value | seed: expected an integer of 64 bits, got 1.5
+    400 max_tokens invalid_value | max_tokens: expected an integer of at least 1, or -1 for no limit, got 0
+    400 n invalid_value | n: expected an integer from 1 to 8, got 9
+    400 stop invalid_value | stop: expected a string that is not empty, or an array of at most 64 such strings, got an array of 1
+    400 stop invalid_value | stop: expected a string that is not empty, or an array of at most 64 such strings, got 1
+    400 stream invalid_value | stream: expected true or false, got "yes"
+    400 stream_options invalid_value | stream_options: only allowed together with `stream: true`
+    400 stream_options.include_usage invalid_value | stream_options.include_usage: expected true or false, got 1
+    400 top_logprobs invalid_value | top_logprobs: only allowed together with `logprobs: true`
+    400 top_logprobs invalid_value | top_logprobs: expected an integer from 0 to 20, got 21
+    400 logprobs invalid_value | logprobs: expected true or false, got 1
+    400 logit_bias.258 invalid_value | logit_bias.258: expected token ids below 258 with biases from -100 to 100 (or false), as an object or an array of pairs
+    400 logit_bias.1 invalid_value | logit_bias.1: expected token ids below 258 with biases from -100 to 100 (or false), as an object or an array of pairs
+    400 logit_bias[0] invalid_value | logit_bias[0]: expected token ids below 258 with biases from -100 to 100 (or false), as an object or an array of pairs
+    400 dry_sequence_breakers invalid_value | dry_sequence_breakers: expected an array of at most 64 strings that are not empty, got an array of 1
+    400 modalities invalid_value | modalities: expected ["text"], got an array of 2
+    400 guided_json invalid_value | guided_json: not together with regex
+    400 structured_outputs invalid_value | structured_outputs: expected one of json, regex, choice and grammar, got an object
+    400 guided_regex invalid_value | guided_regex: not a regular expression: unclosed group
+    400 lark invalid_value | lark: at 1(8): unknown name: "a"
        1 | start: a
                   ^
-    400 "response_format.json_schema.schema#/properties/a/not" | response_format.json_schema.schema#/properties/a/not: this keyword is not supported
-    400 "functions" | functions: this server does not support it; leave it out
-    400 "model" | model: expected a string, got 1
-    400 "user" | user: expected a string, got 1
-    400 "response_format.type" | response_format.type: expected "text", "json_object" or "json_schema", got "xml"
-    400 "tool_choice" | tool_choice: demands a tool call, but there are no tools
-    400 "messages" | messages: expected at least one message
-    400 "messages" | messages: expected an array of messages, got nothing
-    400 "messages[0].content" | messages[0].content: expected a string or an array of parts, got 1
-    400 "messages[1].content[0]" | messages[1].content[0]: this model takes no images
+    400 response_format.json_schema.schema#/properties/a/not invalid_value | response_format.json_schema.schema#/properties/a/not: this keyword is not supported
+    400 functions invalid_value | functions: not together with tools
+    400 functions[0].name invalid_value | functions[0].name: expected a string of 1 to 256 bytes, got ""
+    400 functions[0] invalid_value | functions[0]: expected a function, an object
+    400 function_call.name invalid_value | function_call.name: "g" is not among the tools
+    400 function_call invalid_value | function_call: expected "none", "auto" or {"name": …}, got "required"
+    400 parallel_tool_calls invalid_value | parallel_tool_calls: an answer calls one of the functions; offer them as `tools`
+    400 function_call invalid_value | function_call: demands a call, but there are no functions
+    400 model invalid_value | model: expected a string, got 1
+    400 user invalid_value | user: expected a string, got 1
+    400 response_format.type invalid_value | response_format.type: expected "text", "json_object" or "json_schema", got "xml"
+    400 tool_choice invalid_value | tool_choice: demands a tool call, but there are no tools
+    400 messages invalid_value | messages: expected at least one message
+    400 messages invalid_value | messages: expected an array of messages, got nothing
+    400 messages[0].content invalid_value | messages[0].content: expected a string or an array of parts, got 1
+    400 messages[1].content[0] invalid_value | messages[1].content[0]: this model takes no images
     "#);
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Server, events, text, value};
+use crate::support::{Server, events, refusals, text, value};
 
 const PATH: &str = "/v1/completions";
 
@@ -85,11 +85,107 @@ async fn an_echo_begins_with_the_prompt() {
     assert_eq!(text, "ab\nab");
 }
 
+/// The columns of every choice's log-probabilities.
+fn columns(answer: &Value) -> Vec<Value> {
+    let choices = answer["choices"].as_array().unwrap().iter();
+    choices.map(|choice| choice["logprobs"].clone()).collect()
+}
+
+#[tokio::test]
+async fn an_echo_tells_how_likely_the_prompt_was() {
+    let server = Server::ready();
+    // Foreseen is a line break, and after it the line again.
+    let body = json!({"prompt": "aé\na", "echo": true, "logprobs": 1, "max_tokens": 0});
+    let answer = value(server.post(PATH, body).await).await;
+    assert_eq!(answer["choices"][0]["text"], "aé\na");
+    assert_eq!(answer["choices"][0]["finish_reason"], "length");
+    insta::assert_snapshot!(columns(&answer)[0], @r#"{"tokens":["a","�","�","\n","a"],"token_logprobs":[null,-2.5,-2.5,-0.5,-0.5],"top_logprobs":[null,{"\n":-0.5},{"\n":-0.5},{"\n":-0.5},{"a":-0.5}],"text_offset":[0,1,2,2,3]}"#);
+    assert_eq!(answer["usage"]["completion_tokens"], 0);
+}
+
+#[tokio::test]
+async fn every_generated_token_has_its_column_in_an_echo_also_the_last() {
+    let server = Server::ready();
+    let prompt = json!([[97, 98, 10, 97, 98], [97, 98, 10, 97]]);
+    let body = json!({"prompt": prompt, "echo": true, "logprobs": 1, "max_tokens": 1});
+    let answer = value(server.post(PATH, body.clone()).await).await;
+    insta::assert_snapshot!(columns(&answer)[0], @r#"{"tokens":["a","b","\n","a","b","<eos>"],"token_logprobs":[null,-2.5,-0.5,-0.5,-0.5,-0.5],"top_logprobs":[null,{"\n":-0.5},{"\n":-0.5},{"a":-0.5},{"b":-0.5},{"<eos>":-0.5}],"text_offset":[0,1,2,3,4,5]}"#);
+    insta::assert_snapshot!(columns(&answer)[1], @r#"{"tokens":["a","b","\n","a","b"],"token_logprobs":[null,-2.5,-0.5,-0.5,-0.5],"top_logprobs":[null,{"\n":-0.5},{"\n":-0.5},{"a":-0.5},{"b":-0.5}],"text_offset":[0,1,2,3,4]}"#);
+    // A stream says the same.
+    let mut streamed = body;
+    streamed["stream"] = true.into();
+    let stream = text(server.post(PATH, streamed).await).await;
+    for (index, whole) in columns(&answer).iter().enumerate() {
+        for (name, column) in whole.as_object().unwrap() {
+            let chunks = events(&stream);
+            let of_choice = chunks
+                .iter()
+                .map(|event| &event["choices"][0])
+                .filter(|choice| choice["index"] == index);
+            let joined: Vec<_> = of_choice
+                .filter_map(|choice| choice["logprobs"][name].as_array())
+                .flatten()
+                .cloned()
+                .collect();
+            assert_eq!(Value::from(joined), *column, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_long_prompt_is_scored_in_pieces_and_beside_others() {
+    let server = Server::ready();
+    // More rows than a step has outputs.
+    let line = "0123456789".repeat(5);
+    let prompt = format!("{line}\n{line}\n{line}");
+    let body = json!({"prompt": prompt, "echo": true, "logprobs": 0, "max_tokens": 0});
+    let other = json!({"prompt": "abcdefghijklmnopqrstuvwxyz\n"});
+    let (answer, beside) = tokio::join!(server.post(PATH, body.clone()), server.post(PATH, other));
+    assert_eq!(
+        value(beside).await["choices"][0]["text"],
+        "abcdefghijklmnopqrstuvwxyz"
+    );
+    let answer = value(answer).await;
+    let logprobs = columns(&answer)[0]["token_logprobs"].clone();
+    let logprobs = logprobs.as_array().unwrap();
+    assert_eq!(logprobs.len(), prompt.len());
+    // Nothing of the second and third line comes as a surprise.
+    assert!(logprobs[1..50].iter().all(|logprob| *logprob == -2.5));
+    assert!(logprobs[50..101].iter().all(|logprob| *logprob == -0.5));
+    assert_eq!(logprobs[101], -2.5, "where the answer would have ended");
+    assert!(logprobs[102..].iter().all(|logprob| *logprob == -0.5));
+    // What was computed so is nobody's prefix, and its own cannot be reused.
+    let again = value(server.post(PATH, body).await).await;
+    assert_eq!(again["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+    assert_eq!(columns(&again), columns(&answer));
+}
+
+#[tokio::test]
+async fn the_best_of_several_are_given_and_all_are_counted() {
+    let server = Server::ready();
+    let body = json!({"prompt": ["ab\n", "c\n"], "best_of": 3, "n": 2});
+    let answer = value(server.post(PATH, body).await).await;
+    let texts: Vec<_> = answer["choices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|choice| (choice["index"].as_u64(), choice["text"].as_str()))
+        .collect();
+    let given = ["ab", "ab", "c", "c"].map(Some);
+    assert_eq!(texts, (0..).map(Some).zip(given).collect::<Vec<_>>());
+    assert_eq!(columns(&answer), vec![Value::Null; 4]);
+    // Three answers of 3 tokens and three of 2, the ends included.
+    assert_eq!(answer["usage"]["completion_tokens"], 15);
+    assert_eq!(answer["usage"]["prompt_tokens"], 5);
+    let body = json!({"prompt": "ab\n", "best_of": 3, "logprobs": 0});
+    let answer = value(server.post(PATH, body).await).await;
+    assert_eq!(columns(&answer)[0]["token_logprobs"], json!([-0.5, -0.5]));
+}
+
 #[tokio::test]
 async fn each_bad_parameter_is_named() {
     let server = Server::ready();
-    let mut lines = Vec::new();
-    for body in [
+    let cases = [
         json!({}),
         json!({"prompt": ""}),
         json!({"prompt": []}),
@@ -100,37 +196,46 @@ async fn each_bad_parameter_is_named() {
         json!({"prompt": vec!["a"; 33]}),
         json!({"prompt": vec!["a"; 5], "n": 8}),
         json!({"prompt": "a", "suffix": "b"}),
-        json!({"prompt": "a", "best_of": 2}),
-        json!({"prompt": "a", "echo": true, "logprobs": 0}),
+        json!({"prompt": "a", "best_of": 2, "n": 3}),
+        json!({"prompt": "a", "best_of": 21}),
+        json!({"prompt": ["a", "b"], "best_of": 20}),
+        json!({"prompt": "a", "best_of": 2, "stream": true}),
+        json!({"prompt": "a", "max_tokens": 0}),
+        json!({"prompt": "a", "echo": true, "logprobs": 0, "suffix": "b"}),
+        json!({"prompt": vec!["x".repeat(30_000); 2], "echo": true, "logprobs": 20}),
+        json!({"prompt": "a", "min_tokens": 9, "max_tokens": 8}),
+        json!({"prompt": "a", "min_tokens": -1}),
         json!({"prompt": "a", "logprobs": 21}),
         json!({"prompt": "a", "json_schema": []}),
         json!({"prompt": "a", "response_format": {"type": "xml"}}),
         json!({"prompt": "a", "grammar": 1}),
         json!({"prompt": "x".repeat(256)}),
-    ] {
-        let response = server.post(PATH, body).await;
-        let status = response.status().as_u16();
-        let error = &value(response).await["error"];
-        let (param, message) = (&error["param"], error["message"].as_str().unwrap());
-        lines.push(format!("{status} {param} | {message}"));
-    }
-    insta::assert_snapshot!(lines.join("\n"), @r#"
-    400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, but it is missing
-    400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got ""
-    400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an array of 0
-    400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an array of 2
-    400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an array of 2
-    400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an array of 1
-    400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an object
-    400 "prompt" | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an array of 33
-    400 "prompt" | prompt: expected at most 32 answers in all, prompts times n, got an array of 5
-    400 null | the model served here cannot fill a gap: its vocabulary has no token for prefix, suffix, middle
-    400 "best_of" | best_of: expected 1 or the value of n, got 2
-    400 "echo" | echo: this server has no log-probabilities of prompts; leave out echo or logprobs
-    400 "logprobs" | logprobs: expected an integer from 0 to 20, got 21
-    400 "json_schema" | json_schema: expected a JSON schema, an object
-    400 "response_format.type" | response_format.type: expected "text", "json_object" or "json_schema", got "xml"
-    400 "grammar" | grammar: expected a string, got 1
-    400 "prompt" | This model's maximum context length is 256 tokens. However, your prompt resulted in 256 tokens. Please reduce the length of the prompt.
+    ];
+    let told = refusals(async |body| server.post(PATH, body).await, cases).await;
+    insta::assert_snapshot!(told, @r#"
+    400 prompt invalid_value | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, but it is missing
+    400 prompt invalid_value | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got ""
+    400 prompt invalid_value | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an array of 0
+    400 prompt invalid_value | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an array of 2
+    400 prompt invalid_value | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an array of 2
+    400 prompt invalid_value | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an array of 1
+    400 prompt invalid_value | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an object
+    400 prompt invalid_value | prompt: expected a string, an array of token ids below 258, or an array of at most 32 such prompts, none of them empty, got an array of 33
+    400 prompt invalid_value | prompt: expected at most 32 answers in all, prompts times n, got an array of 5
+    400 unsupported_by_model | the model served here cannot fill a gap: its vocabulary has no token for prefix, suffix, middle
+    400 best_of invalid_value | best_of: expected at least n, so 3 to 20, got 2
+    400 best_of invalid_value | best_of: expected an integer from 0 to 20, got 21
+    400 prompt invalid_value | prompt: expected at most 32 answers in all, prompts times n, got an array of 2
+    400 best_of invalid_value | best_of: not together with stream, since the best is known at the end
+    400 max_tokens invalid_value | max_tokens: expected an integer of at least 1, or -1 for no limit, got 0
+    400 echo invalid_value | echo: not together with suffix and logprobs
+    400 echo invalid_value | echo: 60000 tokens of prompts with 21 log-probabilities each, n times, are more than 1048576; send fewer prompts at once
+    400 min_tokens invalid_value | min_tokens: expected an integer from 0 to 8, got 9
+    400 min_tokens invalid_value | min_tokens: expected an integer from 0 to 256, got -1
+    400 logprobs invalid_value | logprobs: expected an integer from 0 to 20, got 21
+    400 json_schema invalid_value | json_schema: expected a JSON schema, an object
+    400 response_format.type invalid_value | response_format.type: expected "text", "json_object" or "json_schema", got "xml"
+    400 grammar invalid_value | grammar: expected a string, got 1
+    400 prompt context_length_exceeded | This model's maximum context length is 256 tokens. However, your prompt resulted in 256 tokens. Please reduce the length of the prompt.
     "#);
 }

@@ -1,6 +1,6 @@
 //! Embeddings: OpenAI's shape and llama-server's, what is refused, and what a model of another kind says.
 
-use std::{fmt::Write, sync::mpsc};
+use std::sync::mpsc;
 
 use axum::{body::Body, http::StatusCode};
 use llm_server::{
@@ -10,7 +10,7 @@ use llm_server::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    Reader, Server, Setup, collect_log, key, post, request_lines, show, text, value,
+    Reader, Server, Setup, collect_log, key, post, refusals, request_lines, show, text, value,
 };
 
 const PATH: &str = "/v1/embeddings";
@@ -81,8 +81,7 @@ async fn two_thousand_texts_are_answered_at_once() {
 #[tokio::test]
 async fn what_cannot_be_embedded_is_refused_by_name() {
     let reader = Reader::ready(Pooling::Mean);
-    let mut told = String::new();
-    for body in [
+    let cases = [
         json!({}),
         json!({"input": ""}),
         json!({"input": []}),
@@ -98,34 +97,24 @@ async fn what_cannot_be_embedded_is_refused_by_name() {
         json!({"input": "a", "encoding_format": "int8"}),
         json!({"input": "a", "model": "gpt-4"}),
         json!({"input": "a", "task": "retrieval.query"}),
-    ] {
-        let response = reader.post(PATH, body).await;
-        let status = response.status().as_u16();
-        let error = value(response).await["error"].take();
-        let _ = writeln!(
-            told,
-            "{status} {} {}: {}",
-            error["param"],
-            error["code"],
-            error["message"].as_str().unwrap()
-        );
-    }
+    ];
+    let told = refusals(async |body| reader.post(PATH, body).await, cases).await;
     insta::assert_snapshot!(told, @r#"
-    400 "input" "invalid_value": input: expected a string, an array of token ids below 258, or an array of 1 to 2048 of these, none of them empty, but it is missing
-    400 "input" "invalid_value": input: expected a string, an array of token ids below 258, or an array of 1 to 2048 of these, none of them empty, got ""
-    400 "input" "invalid_value": input: expected a string, an array of token ids below 258, or an array of 1 to 2048 of these, none of them empty, got an array of 0
-    400 "input[1]" "invalid_value": input[1]: expected a string or an array of token ids, not empty
-    400 "input" "invalid_value": input: expected a string, an array of token ids below 258, or an array of 1 to 2048 of these, none of them empty, got an array of 1
-    400 "input" "invalid_value": input: expected a string, an array of token ids below 258, or an array of 1 to 2048 of these, none of them empty, got an object
-    400 "input" "invalid_value": input: expected a string, an array of token ids below 258, or an array of 1 to 2048 of these, none of them empty, got an array of 2049
-    400 "input" "invalid_value": input: token 300 is not in this model's vocabulary
-    400 "input[1]" "invalid_value": input[1]: token -7 is not in this model's vocabulary
-    400 "input" "context_length_exceeded": input: 33 tokens are more than the 32 that can be read (the server's engine.ubatch)
-    400 "input[1]" "context_length_exceeded": input[1]: 33 tokens are more than the 32 that can be read (the server's engine.ubatch)
-    400 "dimensions" "invalid_value": dimensions: expected 8, which this model's vectors have, got 4
-    400 "encoding_format" "invalid_value": encoding_format: expected "float" or "base64", got "int8"
-    404 "model" "model_not_found": the model `gpt-4` does not exist; this server serves `org/fake`
-    400 "task" "invalid_value": task: this server does not support it; leave it out
+    400 input invalid_value | input: expected a string, an array of token ids below 258, or an array of 1 to 2048 of these, none of them empty, but it is missing
+    400 input invalid_value | input: expected a string, an array of token ids below 258, or an array of 1 to 2048 of these, none of them empty, got ""
+    400 input invalid_value | input: expected a string, an array of token ids below 258, or an array of 1 to 2048 of these, none of them empty, got an array of 0
+    400 input[1] invalid_value | input[1]: expected a string or an array of token ids, not empty
+    400 input invalid_value | input: expected a string, an array of token ids below 258, or an array of 1 to 2048 of these, none of them empty, got an array of 1
+    400 input invalid_value | input: expected a string, an array of token ids below 258, or an array of 1 to 2048 of these, none of them empty, got an object
+    400 input invalid_value | input: expected a string, an array of token ids below 258, or an array of 1 to 2048 of these, none of them empty, got an array of 2049
+    400 input invalid_value | input: token 300 is not in this model's vocabulary
+    400 input[1] invalid_value | input[1]: token -7 is not in this model's vocabulary
+    400 input context_length_exceeded | input: 33 tokens are more than the 32 that can be read (the server's engine.ubatch)
+    400 input[1] context_length_exceeded | input[1]: 33 tokens are more than the 32 that can be read (the server's engine.ubatch)
+    400 dimensions invalid_value | dimensions: expected 8, which this model's vectors have, got 4
+    400 encoding_format invalid_value | encoding_format: expected "float" or "base64", got "int8"
+    404 model model_not_found | the model `gpt-4` does not exist; this server serves `org/fake`
+    400 task invalid_value | task: this server does not support it; leave it out
     "#);
 }
 

@@ -230,6 +230,8 @@ async fn a_stream_that_waits_in_vain_is_refused_with_a_status_however_long_it_wa
         stop_tokens: Vec::new(),
         prediction: Vec::new(),
         ignore_eos: false,
+        score_prompt: false,
+        min_tokens: 0,
         logprobs: None,
         tenant: Some(0),
         adapters: llm_server::engine::Adapters::default(),

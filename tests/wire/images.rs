@@ -36,38 +36,41 @@ fn eyes() -> Senses {
     started.unwrap_or_else(|never| match never {})
 }
 
-fn seeing() -> Server {
-    let setup = Setup {
+pub(crate) fn seeing_setup() -> Setup {
+    Setup {
         senses: Some(eyes()),
         ..Setup::default()
-    };
-    setup.start()
+    }
 }
 
-fn png(shade: u8, side: u32) -> Vec<u8> {
+fn seeing() -> Server {
+    seeing_setup().start()
+}
+
+pub(crate) fn png(shade: u8, side: u32) -> Vec<u8> {
     let pixels = image::RgbImage::from_pixel(side, side, image::Rgb([shade; 3]));
     let mut file = Cursor::new(Vec::new());
     pixels.write_to(&mut file, image::ImageFormat::Png).unwrap();
     file.into_inner()
 }
 
-fn url(file: &[u8]) -> String {
+pub(crate) fn url(file: &[u8]) -> String {
     format!("data:image/png;base64,{}", STANDARD.encode(file))
 }
 
-fn picture(url: &str) -> Value {
+pub(crate) fn picture(url: &str) -> Value {
     json!({"type": "image_url", "image_url": {"url": url}})
 }
 
-fn words(text: &str) -> Value {
+pub(crate) fn words(text: &str) -> Value {
     json!({"type": "text", "text": text})
 }
 
-fn message(parts: &[Value]) -> Value {
+pub(crate) fn message(parts: &[Value]) -> Value {
     json!({"messages": [{"role": "user", "content": parts}]})
 }
 
-async fn refusal(server: &Server, body: Value) -> String {
+pub(crate) async fn refusal(server: &Server, body: Value) -> String {
     let response = server.post("/v1/chat/completions", body).await;
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     let error = value(response).await;
@@ -80,7 +83,7 @@ async fn refusal(server: &Server, body: Value) -> String {
     message.to_owned()
 }
 
-async fn usage(server: &Server, body: Value) -> Value {
+pub(crate) async fn usage(server: &Server, body: Value) -> Value {
     let response = server.post("/v1/chat/completions", body).await;
     assert_eq!(response.status(), StatusCode::OK);
     value(response).await["usage"].clone()
@@ -198,4 +201,58 @@ async fn props_tell_whether_the_model_sees() {
         let props = value(server.get("/props").await).await;
         assert_eq!(props["modalities"]["vision"], sees);
     }
+}
+
+#[tokio::test]
+async fn tools_may_answer_with_images() {
+    let server = seeing();
+    let tokens = |answer: &Value, name: &str| {
+        let tokens = answer["usage"][name].as_u64();
+        tokens.unwrap_or_else(|| panic!("{answer}"))
+    };
+    let (seen, dark) = (url(&png(200, 8)), url(&png(0, 8)));
+
+    let openai = |url: &str| {
+        let function = json!({"name": "look", "arguments": "{}"});
+        json!({"messages": [
+            {"role": "user", "content": "go"},
+            {"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "function": function}]},
+            {"role": "tool", "tool_call_id": "a", "content": [words("there"), picture(url)]},
+        ]})
+    };
+    let answer = value(server.post("/v1/chat/completions", openai(&seen)).await).await;
+    assert!(tokens(&answer, "prompt_tokens") > 22, "{answer}");
+    insta::assert_snapshot!(refusal(&server, openai(&dark)).await, @"messages[2].content[1].image_url.url: it is too dark");
+
+    let anthropic = |url: &str| {
+        let data = url.split_once(',').unwrap().1;
+        let source = json!({"type": "base64", "media_type": "image/png", "data": data});
+        let result =
+            json!([{"type": "text", "text": "there"}, {"type": "image", "source": source}]);
+        json!({"model": "org/fake", "max_tokens": 4, "messages": [
+            {"role": "user", "content": "go"},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "look", "input": {}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": result}]},
+        ]})
+    };
+    let answer = value(server.post("/v1/messages", anthropic(&seen)).await).await;
+    assert!(
+        tokens(&answer, "input_tokens") + tokens(&answer, "cache_read_input_tokens") > 22,
+        "{answer}"
+    );
+    let told = value(server.post("/v1/messages", anthropic(&dark)).await).await;
+    insta::assert_snapshot!(told["error"]["message"].as_str().unwrap(), @"messages[2].content[0].content[1].source: it is too dark");
+
+    let responses = |url: &str| {
+        let output = json!([{"type": "input_text", "text": "there"}, {"type": "input_image", "image_url": url}]);
+        json!({"input": [
+            {"role": "user", "content": "go"},
+            {"type": "function_call", "call_id": "a", "name": "look", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "a", "output": output},
+        ]})
+    };
+    let answer = value(server.post("/v1/responses", responses(&seen)).await).await;
+    assert!(tokens(&answer, "input_tokens") > 22, "{answer}");
+    let told = value(server.post("/v1/responses", responses(&dark)).await).await;
+    insta::assert_snapshot!(told["error"]["message"].as_str().unwrap(), @"input[2].output[1].image_url: it is too dark");
 }

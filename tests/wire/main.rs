@@ -18,6 +18,7 @@ mod ollama;
 mod openapi;
 mod property;
 mod props;
+mod remote_images;
 mod rerank;
 mod responses;
 mod slots;

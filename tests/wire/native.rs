@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     life::until_running,
-    support::{Server, Setup, events, gated, text, value},
+    support::{Server, Setup, events, gated, refusals, text, value, with},
 };
 
 const PATH: &str = "/completion";
@@ -144,15 +144,7 @@ async fn a_wish_that_has_no_effect_is_told() {
 #[tokio::test]
 async fn what_a_completion_cannot_do_is_refused_by_name() {
     let server = Server::ready();
-    let ask = |more: Value| {
-        let mut body = json!({"prompt": "a\n"});
-        for (name, value) in more.as_object().unwrap() {
-            body[name] = value.clone();
-        }
-        server.post(PATH, body)
-    };
-    let mut told = Vec::new();
-    for wish in [
+    let cases = [
         json!({"prompt": null}),
         json!({"prompt": ""}),
         json!({"id_slot": 2}),
@@ -170,33 +162,34 @@ async fn what_a_completion_cannot_do_is_refused_by_name() {
         json!({"lora": [{"id": 0, "scale": 1}]}),
         json!({"json_schema": "x"}),
         json!({"model": "other"}),
-    ] {
-        let response = ask(wish).await;
-        let status = response.status().as_u16();
-        let error = value(response).await;
-        told.push(format!(
-            "{status} {} | {}",
-            error["error"]["param"], error["error"]["message"]
-        ));
-    }
-    insta::assert_snapshot!(told.join("\n"), @r#"
-    400 "prompt" | "prompt: expected a string, an array of token ids below 258 and strings, or an array of at most 32 such prompts, none of them empty, but it is missing"
-    400 "prompt" | "prompt: expected a string, an array of token ids below 258 and strings, or an array of at most 32 such prompts, none of them empty, got \"\""
-    400 "id_slot" | "id_slot: expected an integer from -1 to 1, got 2"
-    400 "n_keep" | "n_keep: a context that is full is not shifted by this server (engine.overflow); leave it out"
-    400 "n_predict" | "n_predict: expected an integer from -1 to 4294967295, got -2"
-    400 "n_probs" | "n_probs: expected an integer from 0 to 255, got 256"
-    400 "post_sampling_probs" | "post_sampling_probs: only false, for probabilities are told as they are before sampling"
-    400 "return_progress" | "return_progress: only false, for progress through a prompt is not told"
-    400 "samplers" | "samplers: expected an array of some of [\"penalties\", \"dry\", \"top_n_sigma\", \"top_k\", \"typ_p\", \"top_p\", \"min_p\", \"xtc\", \"temperature\"] and \"infill\", in this order, got an array of 2"
-    400 "response_fields" | "response_fields: expected an array, got \"content\""
-    400 "n_cmpl" | "n_cmpl: expected an integer from 1 to 8, got 9"
-    400 "timings_per_token" | "timings_per_token: only for a single answer"
-    400 "adaptive_target" | "adaptive_target: only -1, for this sampler is not offered"
-    400 "temperature" | "temperature: expected a number from 0 to 5, got 9"
-    400 "lora[0].id" | "lora[0].id: expected no adapter at all, for this server has loaded none, got 0"
-    400 "json_schema" | "json_schema: expected a JSON schema, an object"
-    404 "model" | "the model `other` does not exist; this server serves `org/fake`"
+    ];
+    let told = refusals(
+        async |wish| {
+            server
+                .post(PATH, with(json!({"prompt": "a\n"}), wish))
+                .await
+        },
+        cases,
+    )
+    .await;
+    insta::assert_snapshot!(told, @r#"
+    400 prompt invalid_value | prompt: expected a string, an array of token ids below 258 and strings, or an array of at most 32 such prompts, none of them empty, but it is missing
+    400 prompt invalid_value | prompt: expected a string, an array of token ids below 258 and strings, or an array of at most 32 such prompts, none of them empty, got ""
+    400 id_slot invalid_value | id_slot: expected an integer from -1 to 1, got 2
+    400 n_keep invalid_value | n_keep: expected an integer from -1 to 0, got 5
+    400 n_predict invalid_value | n_predict: expected an integer from -1 to 4294967295, got -2
+    400 n_probs invalid_value | n_probs: expected an integer from 0 to 255, got 256
+    400 post_sampling_probs invalid_value | post_sampling_probs: only false, for probabilities are told as they are before sampling
+    400 return_progress invalid_value | return_progress: only false, for progress through a prompt is not told
+    400 samplers invalid_value | samplers: expected an array of some of ["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"] and "infill", in this order, got an array of 2
+    400 response_fields invalid_value | response_fields: expected an array, got "content"
+    400 n_cmpl invalid_value | n_cmpl: expected an integer from 1 to 8, got 9
+    400 timings_per_token invalid_value | timings_per_token: only for a single answer
+    400 adaptive_target invalid_value | adaptive_target: only -1, for this sampler is not offered
+    400 temperature invalid_value | temperature: expected a number from 0 to 5, got 9
+    400 lora invalid_value | lora: this server does not support it; leave it out
+    400 json_schema invalid_value | json_schema: expected a JSON schema, an object
+    404 model model_not_found | the model `other` does not exist; this server serves `org/fake`
     "#);
 }
 

@@ -7,7 +7,7 @@ use llm_server::engine::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{PANIC, Reader, Server, Setup, key, text, value};
+use crate::support::{PANIC, Reader, Server, Setup, key, refusals, text, value, with};
 
 /// An answer without its moments and durations, which are there.
 fn steady(mut answer: Value) -> Value {
@@ -40,11 +40,8 @@ fn lines(stream: &str) -> String {
 }
 
 fn hello(more: Value) -> Value {
-    let mut body = json!({"model": "org/fake", "messages": [{"role": "user", "content": "Hi"}]});
-    if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
-        body.extend(more);
-    }
-    body
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    with(json!({"model": "org/fake", "messages": messages}), more)
 }
 
 #[tokio::test]
@@ -169,10 +166,10 @@ async fn what_is_served_is_told_under_each_of_its_names() {
     assert_eq!(shown.replace("small:1b", "org/fake"), older);
     told.push(shown);
     insta::assert_snapshot!(told.join("\n"), @r#"
-    {"models":[{"name":"org/fake:latest","model":"org/fake:latest","size":100,"digest":"","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"modified_at":"2023-11-14T22:13:20Z","capabilities":["completion"]},{"name":"small:1b","model":"small:1b","size":100,"digest":"","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"modified_at":"2023-11-14T22:13:20Z","capabilities":["completion"]}]}
+    {"models":[{"name":"org/fake:latest","model":"org/fake:latest","size":100,"digest":"","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"modified_at":"2023-11-14T22:13:20Z","capabilities":["completion","tools"]},{"name":"small:1b","model":"small:1b","size":100,"digest":"","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"modified_at":"2023-11-14T22:13:20Z","capabilities":["completion","tools"]}]}
     {"models":[{"name":"org/fake:latest","model":"org/fake:latest","size":100,"digest":"","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"expires_at":"9999-12-31T23:59:59Z","size_vram":7,"context_length":256},{"name":"small:1b","model":"small:1b","size":100,"digest":"","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"expires_at":"9999-12-31T23:59:59Z","size_vram":7,"context_length":256}]}
     {"version":"0.33.0","server":"llm-server VERSION"}
-    {"modelfile":"FROM small:1b\n# The server's configuration file sets it, models.lock pins it.\n","parameters":"num_ctx 256","template":"{% for message in messages %}{{ message.content }}{{ '\\n' }}{% endfor %}","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"model_info":{"general.architecture":"llama","general.parameter_count":134515008,"llama.context_length":256,"llama.embedding_length":576,"llama.vocab_size":258},"capabilities":["completion"],"modified_at":"2023-11-14T22:13:20Z"}
+    {"modelfile":"FROM small:1b\n# The server's configuration file sets it, models.lock pins it.\n","parameters":"num_ctx 256","template":"{% for message in messages %}{{ message.content }}{{ '\\n' }}{% endfor %}","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"model_info":{"general.architecture":"llama","general.parameter_count":134515008,"llama.context_length":256,"llama.embedding_length":576,"llama.vocab_size":258},"capabilities":["completion","tools"],"modified_at":"2023-11-14T22:13:20Z"}
     "#);
 }
 
@@ -255,8 +252,7 @@ async fn what_would_change_the_models_is_refused_with_what_to_do_instead() {
 #[tokio::test]
 async fn what_cannot_be_done_is_refused_by_the_callers_name() {
     let server = Server::ready();
-    let mut told = Vec::new();
-    for wish in [
+    let chats = [
         json!({"options": {"temperature": 9}}),
         json!({"options": {"num_predict": 0}}),
         json!({"options": {"num_ctx": 257}}),
@@ -273,52 +269,40 @@ async fn what_cannot_be_done_is_refused_by_the_callers_name() {
         json!({"messages": [{"role": "king", "content": "a"}]}),
         json!({"tools": [{"function": {}}]}),
         json!({"_debug_render_only": true}),
-    ] {
-        let response = server.post("/api/chat", hello(wish)).await;
-        told.push(format!(
-            "{} {}",
-            response.status().as_u16(),
-            text(response).await
-        ));
-    }
-    for wish in [
+    ];
+    let chat = async |wish| server.post("/api/chat", hello(wish)).await;
+    let plain = [
         json!({"context": [1, 2]}),
         json!({"template": "{{ .Prompt }}"}),
         json!({"images": ["aGk="]}),
         json!({"raw": true, "system": "x"}),
-    ] {
-        let mut body = json!({"model": "org/fake", "prompt": "a"});
-        for (name, value) in wish.as_object().unwrap() {
-            body[name] = value.clone();
-        }
-        let response = server.post("/api/generate", body).await;
-        told.push(format!(
-            "{} {}",
-            response.status().as_u16(),
-            text(response).await
-        ));
-    }
+    ];
+    let generate = async |wish| {
+        let body = with(json!({"model": "org/fake", "prompt": "a"}), wish);
+        server.post("/api/generate", body).await
+    };
+    let told = [refusals(chat, chats).await, refusals(generate, plain).await];
     insta::assert_snapshot!(told.join("\n"), @r#"
-    400 {"error":"options.temperature: expected a number from 0 to 5, got 9"}
-    400 {"error":"options.num_predict: expected an integer of at least 1, or -1 for no limit, got 0"}
-    400 {"error":"options.num_ctx: expected at most 256, the context that is configured (engine.context), got 257"}
-    400 {"error":"options.num_gpu: set in the server's configuration (engine.placement); leave it out"}
-    400 {"error":"options.stop: expected a string that is not empty, or an array of at most 64 such strings, got an array of 1"}
-    400 {"error":"think: \"org/fake\" does not support thinking"}
-    400 {"error":"think: expected true, false, \"low\", \"medium\", \"high\" or \"max\", got \"hard\""}
-    400 {"error":"format: expected \"json\" or a JSON schema, got \"xml\""}
-    400 {"error":"format#/properties: properties must be an object"}
-    400 {"error":"stream: expected true or false, got \"yes\""}
-    400 {"error":"keep_alive: expected seconds, or a duration such as \"5m\", got an array of 0"}
-    400 {"error":"top_logprobs: only together with `logprobs: true`"}
-    400 {"error":"messages[0].images[0]: this model takes no images"}
-    400 {"error":"messages[0].role: expected one of [\"system\", \"developer\", \"user\", \"assistant\", \"tool\"], got \"king\""}
-    400 {"error":"tools[0].function.name: expected a string of 1 to 256 bytes, got nothing"}
-    400 {"error":"_debug_render_only: not supported, for /apply-template shows the prompt of a chat"}
-    400 {"error":"context: not supported, for nothing is kept between requests; /api/chat takes the whole conversation"}
-    400 {"error":"template: not supported, for it is set in the server's configuration (model.chat_template)"}
-    400 {"error":"images[0]: this model takes no images"}
-    400 {"error":"system: not together with raw or suffix, which use no template"}
+    400 | options.temperature: expected a number from 0 to 5, got 9
+    400 | options.num_predict: expected an integer of at least 1, or -1 for no limit, got 0
+    400 | options.num_ctx: expected at most 256, the context that is configured (engine.context), got 257
+    400 | options.num_gpu: set in the server's configuration (engine.placement); leave it out
+    400 | options.stop: expected a string that is not empty, or an array of at most 64 such strings, got an array of 1
+    400 | think: "org/fake" does not support thinking
+    400 | think: expected true, false, "low", "medium", "high" or "max", got "hard"
+    400 | format: expected "json" or a JSON schema, got "xml"
+    400 | format#/properties: properties must be an object
+    400 | stream: expected true or false, got "yes"
+    400 | keep_alive: expected seconds, or a duration such as "5m", got an array of 0
+    400 | top_logprobs: only together with `logprobs: true`
+    400 | messages[0].images[0]: this model takes no images
+    400 | messages[0].role: expected one of ["system", "developer", "user", "assistant", "tool"], got "king"
+    400 | tools[0].function.name: expected a string of 1 to 256 bytes, got nothing
+    400 | _debug_render_only: not supported, for /apply-template shows the prompt of a chat
+    400 | context: not supported, for nothing is kept between requests; /api/chat takes the whole conversation
+    400 | template: not supported, for it is set in the server's configuration (model.chat_template)
+    400 | images[0]: this model takes no images
+    400 | system: not together with raw or suffix, which use no template
     "#);
 }
 

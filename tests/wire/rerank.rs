@@ -1,11 +1,9 @@
 //! Reranking: the shapes of Jina, Cohere and Text Embeddings Inference, over a model that likes long texts.
 
-use std::fmt::Write;
-
 use llm_server::engine::task::Pooling;
 use serde_json::{Value, json};
 
-use crate::support::{Reader, value};
+use crate::support::{Reader, refusals, value};
 
 fn documents() -> Value {
     json!(["ab", "abcdefgh", {"text": "abcd"}])
@@ -69,8 +67,7 @@ async fn equals_keep_the_order_of_the_request() {
 #[tokio::test]
 async fn what_cannot_be_ranked_is_refused_by_name() {
     let reader = Reader::ready(Pooling::Rank);
-    let mut told = String::new();
-    for body in [
+    let cases = [
         json!({"documents": ["a"]}),
         json!({"query": "q"}),
         json!({"query": "q", "documents": []}),
@@ -79,26 +76,16 @@ async fn what_cannot_be_ranked_is_refused_by_name() {
         json!({"query": "q", "documents": ["a"], "top_n": 0}),
         json!({"query": "q", "documents": ["a"], "max_chunks_per_doc": 3}),
         json!({"query": "q", "documents": ["a", "x".repeat(40)]}),
-    ] {
-        let response = reader.post("/v1/rerank", body).await;
-        let status = response.status().as_u16();
-        let error = value(response).await["error"].take();
-        let _ = writeln!(
-            told,
-            "{status} {} {}: {}",
-            error["param"],
-            error["code"],
-            error["message"].as_str().unwrap()
-        );
-    }
+    ];
+    let told = refusals(async |body| reader.post("/v1/rerank", body).await, cases).await;
     insta::assert_snapshot!(told, @r#"
-    400 "query" "invalid_value": query: expected a string that is not empty, but it is missing
-    400 "documents" "invalid_value": documents: expected an array of 1 to 2048 documents, but it is missing
-    400 "documents" "invalid_value": documents: expected an array of 1 to 2048 documents, got an array of 0
-    400 "documents[1]" "invalid_value": documents[1]: expected a string, or an object whose text is one, not empty
-    400 "texts" "invalid_value": texts: expected an array, got "a"
-    400 "top_n" "invalid_value": top_n: expected an integer from 1 to 2048, got 0
-    400 "max_chunks_per_doc" "invalid_value": max_chunks_per_doc: this server does not support it; leave it out
-    400 "documents[1]" "context_length_exceeded": documents[1]: 44 tokens are more than the 32 that can be read (the server's engine.ubatch)
+    400 query invalid_value | query: expected a string that is not empty, but it is missing
+    400 documents invalid_value | documents: expected an array of 1 to 2048 documents, but it is missing
+    400 documents invalid_value | documents: expected an array of 1 to 2048 documents, got an array of 0
+    400 documents[1] invalid_value | documents[1]: expected a string, or an object whose text is one, not empty
+    400 texts invalid_value | texts: expected an array, got "a"
+    400 top_n invalid_value | top_n: expected an integer from 1 to 2048, got 0
+    400 max_chunks_per_doc invalid_value | max_chunks_per_doc: this server does not support it; leave it out
+    400 documents[1] context_length_exceeded | documents[1]: 44 tokens are more than the 32 that can be read (the server's engine.ubatch)
     "#);
 }

@@ -7,7 +7,7 @@ use axum::{
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use crate::support::{Server, Setup, gated, key, show, text, value};
+use crate::support::{Server, Setup, gated, key, refusals, show, text, value};
 
 fn body(input: Value, more: Value) -> Value {
     let mut body = json!({"model": "org/fake"});
@@ -323,23 +323,17 @@ async fn errors_of_the_chat_name_the_fields_of_this_endpoint() {
         json!({"input": "a", "tools": [{"type": "web_search"}, {"type": "function", "name": ""}]}),
         json!({"input": "a", "tools": [{"type": "web_search"}], "tool_choice": "required"}),
     ];
-    let mut told = Vec::new();
-    for request in requests {
-        let response = server.post("/v1/responses", request).await;
-        let status = response.status();
-        let error = value(response).await;
-        let (param, message) = (&error["error"]["param"], &error["error"]["message"]);
-        told.push(format!("{} {param} {message}", status.as_u16()));
-    }
-    insta::assert_snapshot!(told.join("\n"), @r#"
-    400 "input" "input: expected at least one message"
-    400 "input" "This model's maximum context length is 256 tokens. However, your input resulted in 301 tokens. Please reduce the length of the input."
-    404 "model" "the model `other` does not exist; this server serves `org/fake`"
-    400 "temperature" "temperature: expected a number from 0 to 5, got \"hot\""
-    400 "text.verbosity" "text.verbosity: this server does not support it; leave it out"
-    400 "text.format.schema#/properties/a/type" "text.format.schema#/properties/a/type: Invalid type: strange"
-    400 "tools[1].name" "tools[1].name: expected a string of 1 to 256 bytes, got \"\""
-    400 "tool_choice" "tool_choice: demands a tool call, but there are no tools"
+    let ask = async |request| server.post("/v1/responses", request).await;
+    let told = refusals(ask, requests).await;
+    insta::assert_snapshot!(told, @r#"
+    400 input invalid_value | input: expected at least one message
+    400 input context_length_exceeded | This model's maximum context length is 256 tokens. However, your input resulted in 301 tokens. Please reduce the length of the input.
+    404 model model_not_found | the model `other` does not exist; this server serves `org/fake`
+    400 temperature invalid_value | temperature: expected a number from 0 to 5, got "hot"
+    400 text.verbosity invalid_value | text.verbosity: this server does not support it; leave it out
+    400 text.format.schema#/properties/a/type invalid_value | text.format.schema#/properties/a/type: Invalid type: strange
+    400 tools[1].name invalid_value | tools[1].name: expected a string of 1 to 256 bytes, got ""
+    400 tool_choice invalid_value | tool_choice: demands a tool call, but there are no tools
     "#);
 }
 

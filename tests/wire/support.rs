@@ -15,9 +15,9 @@ use axum::{
     response::Response,
 };
 use llm_server::{
-    api::{Early, Identity, Key, Loras, Scale, Service, Settings, Stage, Surface, Work},
+    api::{Early, Identity, Internet, Key, Loras, Scale, Service, Settings, Stage, Surface, Work},
     chat::Chat,
-    config::{Any, Limits, Origins},
+    config::{Any, ImagesConfig, Limits, Origins, RemoteImages},
     engine::{
         self, Engine, Token,
         constrain::Constraints,
@@ -58,6 +58,8 @@ pub(crate) struct Setup {
     pub(crate) senses: Option<Senses>,
     /// Where states may lie as files.
     pub(crate) places: Places,
+    pub(crate) images: ImagesConfig,
+    pub(crate) internet: Internet,
 }
 
 impl Default for Setup {
@@ -76,6 +78,12 @@ impl Default for Setup {
             about: About::default(),
             senses: None,
             places: Places::default(),
+            images: ImagesConfig {
+                fetch: RemoteImages::Never,
+                hosts: Vec::new(),
+                timeout: minute,
+            },
+            internet: Internet::real(),
             limits: Limits {
                 queue: 4,
                 max_tokens: None,
@@ -120,6 +128,8 @@ impl Setup {
             about,
             senses,
             places,
+            images,
+            internet,
         } = self;
         let built = engine::start_in(
             places,
@@ -135,14 +145,8 @@ impl Setup {
             chat: Chat::from_template(template, "", "").unwrap(),
             senses,
         };
-        let (router, stage) = routed(
-            work,
-            (fim, about),
-            (aliases, loras),
-            plan,
-            limits,
-            (keys, origins),
-        );
+        let open = (keys, origins, images, internet);
+        let (router, stage) = routed(work, (fim, about), (aliases, loras), plan, limits, open);
         Server {
             router,
             stage,
@@ -162,6 +166,8 @@ impl Setup {
             plan,
             fim,
             about,
+            images,
+            internet,
             ..
         } = self;
         let pooling = encoder.facts().pooling;
@@ -180,14 +186,8 @@ impl Setup {
             },
             _ => Work::Embed { engine },
         };
-        let (router, stage) = routed(
-            work,
-            (fim, about),
-            (aliases, loras),
-            plan,
-            limits,
-            (keys, origins),
-        );
+        let open = (keys, origins, images, internet);
+        let (router, stage) = routed(work, (fim, about), (aliases, loras), plan, limits, open);
         Reader {
             router,
             stage,
@@ -202,7 +202,7 @@ fn routed(
     (aliases, loras): (Vec<String>, Loras),
     plan: Value,
     limits: Limits,
-    (keys, origins): (Vec<Key>, Origins),
+    (keys, origins, images, internet): (Vec<Key>, Origins, ImagesConfig, Internet),
 ) -> (Router, watch::Sender<Stage>) {
     let service = Service {
         work,
@@ -227,11 +227,20 @@ fn routed(
         share: llm_server::config::Share::Key,
         aliases,
         origins,
+        images,
         defaults: serde_json::Map::new(),
         normalize: llm_server::config::Normalize::On,
     };
     (
-        Surface::new(watched, "org/fake", settings, None, Early::TurnedAway).router(),
+        Surface::new(
+            watched,
+            "org/fake",
+            settings,
+            None,
+            Early::TurnedAway,
+            internet,
+        )
+        .router(),
         stage,
     )
 }
@@ -351,11 +360,10 @@ pub(crate) fn post(path: &str, body: impl Into<Body>) -> Request<Body> {
 }
 
 pub(crate) fn chat_body(message: &str, more: Value) -> Value {
-    let mut body = json!({"messages": [{"role": "user", "content": message}]});
-    if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
-        body.extend(more);
-    }
-    body
+    with(
+        json!({"messages": [{"role": "user", "content": message}]}),
+        more,
+    )
 }
 
 pub(crate) async fn text(response: Response) -> String {
@@ -365,6 +373,44 @@ pub(crate) async fn text(response: Response) -> String {
 
 pub(crate) async fn value(response: Response) -> Value {
     serde_json::from_str(&text(response).await).unwrap()
+}
+
+/// What is answered to each of these bodies, all of which are refused: a line each with the status, the field at fault, the
+/// code, and the words, as far as the dialect has them.
+pub(crate) async fn refusals(
+    ask: impl AsyncFn(Value) -> Response,
+    bodies: impl IntoIterator<Item = Value>,
+) -> String {
+    let mut lines = Vec::new();
+    for body in bodies {
+        let shown = body.to_string();
+        let response = ask(body).await;
+        let status = response.status().as_u16();
+        assert!(status >= 400, "{shown}: {}", text(response).await);
+        let answer = value(response).await;
+        let error = &answer["error"];
+        // OpenAI's and llama-server's, then Anthropic's, and Ollama's, which is but a text.
+        let about = if answer["type"] == "error" {
+            vec![&error["type"]]
+        } else {
+            vec![&error["param"], &error["code"]]
+        };
+        let about = about.into_iter().filter_map(Value::as_str);
+        let said = error["message"].as_str().or(error.as_str());
+        let said = said.unwrap_or_else(|| panic!("{shown}: {answer}"));
+        let words = [status.to_string()];
+        let words = words.iter().map(String::as_str).chain(about);
+        lines.push(format!("{} | {said}", words.collect::<Vec<_>>().join(" ")));
+    }
+    lines.join("\n")
+}
+
+/// `body` with the fields of `more`.
+pub(crate) fn with(mut body: Value, more: Value) -> Value {
+    if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
+        body.extend(more);
+    }
+    body
 }
 
 /// The `data:` of every event, `[DONE]` left out.

@@ -9,9 +9,10 @@ use crate::api::{error::ApiError, fields::Fields};
 pub(super) enum Block {
     /// Of the user, in the shape of OpenAI's parts.
     Part(Value),
+    /// Each part with the number of the block inside that it came from.
     ToolResult {
         id: String,
-        text: String,
+        parts: Vec<(usize, Value)>,
     },
     /// Of the assistant.
     Text(String),
@@ -107,27 +108,32 @@ fn image(path: &str, block: Fields<'_>) -> Result<Value, ApiError> {
 }
 
 fn tool_result(path: &str, block: Fields<'_>) -> Result<Block, ApiError> {
-    let mut text = match block.get("content") {
-        None => String::new(),
-        Some(Value::String(text)) => text.clone(),
+    let mut parts = match block.get("content") {
+        None => vec![(0, text_part(""))],
+        Some(Value::String(text)) => vec![(0, text_part(text))],
         Some(Value::Array(blocks)) => {
-            let texts = blocks.iter().enumerate().map(|(i, block)| {
-                let path = format!("{path}.content[{i}]");
-                result_text(&path, block)
+            let parts = blocks.iter().enumerate().map(|(at, block)| {
+                let path = format!("{path}.content[{at}]");
+                Ok((at, result_part(&path, block)?))
             });
-            texts.collect::<Result<Vec<_>, _>>()?.join("\n")
+            parts.collect::<Result<Vec<_>, ApiError>>()?
         }
         Some(_) => {
             return Err(block.wrong("content", "a string or an array of content blocks"));
         }
     };
     // Templates have no place for it but the text.
-    if block.flag("is_error")? == Some(true) && !says_error(&text) {
-        text.insert_str(0, "Error: ");
+    if block.flag("is_error")? == Some(true) {
+        let text = parts.first().and_then(|(_, part)| part["text"].as_str());
+        match text.map(str::to_owned) {
+            Some(text) if says_error(&text) => {}
+            Some(text) => parts[0].1 = text_part(&format!("Error: {text}")),
+            None => parts.insert(0, (0, text_part("Error:"))),
+        }
     }
     Ok(Block::ToolResult {
         id: inward(needed(block, "tool_use_id")?),
-        text,
+        parts,
     })
 }
 
@@ -136,26 +142,23 @@ fn says_error(text: &str) -> bool {
     head.to_ascii_lowercase().contains("error")
 }
 
-fn result_text(path: &str, block: &Value) -> Result<String, ApiError> {
+fn result_part(path: &str, block: &Value) -> Result<Value, ApiError> {
     let inside = format!("{path}.");
     let block = Fields::within(documents::object(path, block)?, &inside);
-    match block.text("type")? {
-        Some("text") => Ok(documents::text(block)?.to_owned()),
-        Some("document") => documents::document(path, block),
-        Some("search_result") => documents::search_result(path, block),
+    let text = match block.text("type")? {
+        Some("text") => documents::text(block)?.to_owned(),
+        Some("document") => documents::document(path, block)?,
+        Some("search_result") => documents::search_result(path, block)?,
         // Found by a search among tools. All of them are in the prompt already.
-        Some("tool_reference") => Ok(needed(block, "tool_name")?.to_owned()),
-        Some("image") => {
-            let message = format!(
-                "{path}: an image in a tool_result is not supported; put it into the message beside the tool_result"
-            );
-            Err(ApiError::invalid(path, message))
-        }
+        Some("tool_reference") => needed(block, "tool_name")?.to_owned(),
+        Some("image") => return image(path, block),
         _ => {
-            let accepted = "\"text\", \"document\", \"search_result\" or \"tool_reference\"";
-            Err(block.wrong("type", accepted))
+            let accepted =
+                "\"text\", \"image\", \"document\", \"search_result\" or \"tool_reference\"";
+            return Err(block.wrong("type", accepted));
         }
-    }
+    };
+    Ok(text_part(&text))
 }
 
 #[cfg(test)]

@@ -119,12 +119,18 @@ impl Conversation {
     fn take(&mut self, block: Block, place: Place, from: Place) {
         match block {
             Block::Part(part) => self.user(part, place, from),
-            Block::ToolResult { id, text } => {
-                let mut message = json!({"role": "tool", "tool_call_id": id, "content": text});
+            Block::ToolResult { id, parts } => {
+                let (inside, parts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+                let content = joined(parts);
+                let mut message = json!({"role": "tool", "tool_call_id": id, "content": content});
                 if let Some(name) = self.called.get(&id) {
                     message["name"] = name.as_str().into();
                 }
                 self.push(Message::Tool(message), place);
+                if let Some(origin) = self.origins.last_mut() {
+                    let places = inside.into_iter().map(|part| from.inside(part));
+                    origin.parts = places.collect();
+                }
             }
             Block::Text(text) => self.assistant(place, |all| all.text.push_str(&text)),
             Block::Thinking(text) => self.assistant(place, |all| all.reasoning.push_str(&text)),

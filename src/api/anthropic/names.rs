@@ -9,7 +9,30 @@ use crate::api::error::ApiError;
 pub(super) enum Place {
     System,
     Message(usize),
-    Block { message: usize, block: usize },
+    Block {
+        message: usize,
+        block: usize,
+    },
+    /// A part of a tool's result.
+    Part {
+        message: usize,
+        block: usize,
+        part: usize,
+    },
+}
+
+impl Place {
+    /// The block `part` inside of this one.
+    pub(super) fn inside(self, part: usize) -> Self {
+        match self {
+            Self::Block { message, block } => Self::Part {
+                message,
+                block,
+                part,
+            },
+            outer => outer,
+        }
+    }
 }
 
 impl fmt::Display for Place {
@@ -18,6 +41,11 @@ impl fmt::Display for Place {
             Self::System => f.write_str("system"),
             Self::Message(message) => write!(f, "messages[{message}]"),
             Self::Block { message, block } => write!(f, "messages[{message}].content[{block}]"),
+            Self::Part {
+                message,
+                block,
+                part,
+            } => write!(f, "messages[{message}].content[{block}].content[{part}]"),
         }
     }
 }

@@ -2,9 +2,12 @@
 
 use ::base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::*;
+use super::{
+    source::file,
+    *,
+};
 
-fn limits() -> Limits {
+fn config() -> crate::config::Config {
     use crate::config::{self, KnownModel, Source};
     let known = KnownModel {
         name: "tiny".into(),
@@ -12,11 +15,16 @@ fn limits() -> Limits {
     };
     let text = "{ model.name = \"tiny\", limits.image_bytes = 2000 }";
     let source = Source::new("test.ncl", text);
-    config::load(&source, &[], &[known]).unwrap().limits
+    config::load(&source, &[], &[known]).unwrap()
+}
+
+fn limits() -> Limits {
+    config().limits
 }
 
 fn why_not(url: &str) -> String {
-    file(url, &limits()).unwrap_err()
+    let remote = Remote::new(Arc::new(config().images), Internet::real());
+    source::Source::read(url, &limits(), &remote).err().unwrap()
 }
 
 #[test]

@@ -130,6 +130,7 @@ impl Voice {
             reason,
             usage,
             times,
+            ..
         } = finished;
         let reason = match reason {
             Finish::Eos | Finish::StopString(_) => "stop",

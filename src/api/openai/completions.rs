@@ -7,12 +7,12 @@ use std::sync::Arc;
 use axum::{Extension, body::Body, extract::State, response::Response};
 use serde_json::{Map, Value};
 
-use self::answer::{Chunks, Whole};
+use self::answer::{Chunks, Echo, Pick, Whole};
 use super::{
     constraint::{self, Pending},
     params::{self, Delivery, MOST_CHOICES, Params},
     sampling::token,
-    wire::{Head, warn},
+    wire::{First, Head, chars, warn},
 };
 use crate::{
     api::{
@@ -42,14 +42,14 @@ pub(in crate::api) async fn create(
         let (app, service) = (Arc::clone(&app), Arc::clone(&service));
         let parse = move |body: &[u8]| {
             let body = app.with_defaults(body::parse(body)?);
-            Wanted::parse(&body, &service, &app.limits(), tenant)
+            Wanted::parse(body, &service, &app.limits(), tenant)
         };
         body::prepare(body, parse).await?
     };
     let head = Head::new("cmpl", "text_completion", &service.identity);
     let Wanted {
         mut jobs,
-        copies,
+        pick,
         echo,
         delivery,
         pending,
@@ -60,13 +60,13 @@ pub(in crate::api) async fn create(
     }
     let mut response = match delivery {
         Delivery::Whole => {
-            let answer = Whole::new(&head, echo);
-            let run = Run::submit(service, jobs, copies, "prompt", answer, record)?;
+            let answer = Whole::new(&head, echo, pick);
+            let run = Run::submit(service, jobs, pick.of, "prompt", answer, record)?;
             run.whole().await?
         }
         Delivery::Stream(usage) => {
             let answer = Chunks::new(&head, echo, usage);
-            let run = Run::submit(service, jobs, copies, "prompt", answer, record)?;
+            let run = Run::submit(service, jobs, pick.of, "prompt", answer, record)?;
             run.stream(app.limits().keep_alive).await?
         }
     };
@@ -77,9 +77,9 @@ pub(in crate::api) async fn create(
 /// A request, understood.
 struct Wanted {
     jobs: Vec<Job>,
-    copies: usize,
-    /// For each answer the text to begin it with.
-    echo: Vec<String>,
+    pick: Pick,
+    /// For each answer what it begins with.
+    echo: Vec<Echo>,
     delivery: Delivery,
     /// What the answers must be, to be compiled.
     pending: Option<Pending>,
@@ -87,40 +87,50 @@ struct Wanted {
 
 impl Wanted {
     fn parse(
-        object: &Map<String, Value>,
+        mut object: Map<String, Value>,
         service: &Service,
         limits: &Limits,
         tenant: Tenant,
     ) -> Result<Self, ApiError> {
-        let fields = Fields::new(object);
+        let echoes = Fields::new(&object).flag("echo")?.unwrap_or(false);
+        let nothing = echoes && takes_nothing(&mut object);
+        let fields = Fields::new(&object);
         let vocab = &*service.vocab;
-        let names = ["max_tokens", "max_completion_tokens", "n_predict"];
-        let mut params = params::read(fields, service, limits, tenant, &names)?;
+        let mut params = params::read(fields, service, limits, tenant, &LIMITS)?;
+        if nothing {
+            params.job.max_tokens = 0;
+        }
         let pending = constraint::apply(fields, &mut params.job)?;
         params.job.logprobs = logprobs(fields)?;
-        check_best_of(fields, &params)?;
+        let pick = pick(fields, &mut params)?;
         let prompts = prompts(fields, vocab)?;
         params.check_choices(fields, prompts.len())?;
-        let echo = match fields.flag("echo")? {
-            Some(true) if params.job.logprobs.is_some() => {
-                let message = "echo: this server has no log-probabilities of prompts; leave out echo or logprobs";
-                return Err(ApiError::invalid("echo", message));
-            }
-            Some(true) => prompts.iter().map(|prompt| prompt.text(vocab)).collect(),
-            Some(false) | None => vec![String::new(); prompts.len()],
-        };
         let suffix = fields.text("suffix")?.filter(|suffix| !suffix.is_empty());
+        let scores = echoes && pick.tells;
+        if scores {
+            check_scores(&prompts, &params, suffix, vocab)?;
+            params.job.score_prompt = true;
+            params.job.tenant = None;
+        }
+        let echo = |prompt: &Prompt| Echo {
+            text: if echoes {
+                prompt.text(vocab)
+            } else {
+                String::new()
+            },
+            first: if scores { prompt.first(vocab) } else { None },
+        };
+        let repeated = |prompt| std::iter::repeat_with(move || echo(prompt)).take(pick.of);
+        let echo = prompts.iter().flat_map(repeated).collect();
         let tokens = prompts.into_iter().map(|prompt| match suffix {
             Some(suffix) => prompt.before(suffix, vocab),
             None => Ok(prompt.tokens(vocab)),
         });
         let tokens = tokens.collect::<Result<_, _>>()?;
-        let n = params.n;
-        let repeated = |text: String| std::iter::repeat_n(text, n);
         Ok(Self {
             jobs: params.jobs(tokens),
-            copies: n,
-            echo: echo.into_iter().flat_map(repeated).collect(),
+            pick,
+            echo,
             delivery: params.delivery,
             pending,
         })
@@ -149,6 +159,27 @@ impl Prompt {
             ..Gap::default()
         };
         Ok(marks.prompt(gap, vocab))
+    }
+
+    /// Its first token.
+    fn first(&self, vocab: &dyn Vocab) -> Option<First> {
+        let (token, text) = match self {
+            Self::Text(text) => (*vocab.tokenize(text, true, true).first()?, Some(text)),
+            Self::Tokens(tokens) => (*tokens.first()?, None),
+        };
+        let mut bytes = Vec::new();
+        vocab.piece(token, true, &mut bytes);
+        // The vocabulary's own begin stands in no text.
+        let added = text.is_some_and(|text| !text.as_bytes().starts_with(&bytes));
+        let chars = if added { 0 } else { chars(&bytes) };
+        Some(First { bytes, chars })
+    }
+
+    fn count(&self, vocab: &dyn Vocab) -> usize {
+        match self {
+            Self::Text(text) => vocab.tokenize(text, true, true).len(),
+            Self::Tokens(tokens) => tokens.len(),
+        }
     }
 
     fn text(&self, vocab: &dyn Vocab) -> String {
@@ -204,12 +235,65 @@ fn logprobs(fields: Fields<'_>) -> Result<Option<u8>, ApiError> {
     }
 }
 
-/// Only as many are generated as are given back.
-fn check_best_of(fields: Fields<'_>, params: &Params) -> Result<(), ApiError> {
-    match fields.integer::<usize>("best_of", 0..=i64::from(u8::MAX))? {
-        Some(best_of) if best_of > 1 && best_of != params.n => {
-            Err(fields.wrong("best_of", "1 or the value of n"))
-        }
-        _ => Ok(()),
+/// What this endpoint calls the limit on generated tokens.
+const LIMITS: [&str; 3] = ["max_tokens", "max_completion_tokens", "n_predict"];
+
+/// Most log-probabilities of prompts that one request may ask for.
+const MOST_SCORES: usize = 1 << 20;
+
+/// Whether nothing is to be generated, which makes sense only where the prompt itself is wanted.
+fn takes_nothing(body: &mut Map<String, Value>) -> bool {
+    let first = LIMITS
+        .iter()
+        .find(|name| body.get(**name).is_some_and(|value| !value.is_null()));
+    let nothing = first.is_some_and(|name| body[*name].as_f64() == Some(0.0));
+    if nothing {
+        body.retain(|name, _| !LIMITS.contains(&name.as_str()));
     }
+    nothing
+}
+
+/// Whether the prompts' log-probabilities can be had.
+fn check_scores(
+    prompts: &[Prompt],
+    params: &Params,
+    suffix: Option<&str>,
+    vocab: &dyn Vocab,
+) -> Result<(), ApiError> {
+    if suffix.is_some() {
+        let message = "echo: not together with suffix and logprobs";
+        return Err(ApiError::invalid("echo", message));
+    }
+    let tokens: usize = prompts.iter().map(|prompt| prompt.count(vocab)).sum();
+    let each = usize::from(params.job.logprobs.unwrap_or(0)) + 1;
+    if tokens.saturating_mul(params.n).saturating_mul(each) > MOST_SCORES {
+        let message = format!(
+            "echo: {tokens} tokens of prompts with {each} log-probabilities each, n times, are more than {MOST_SCORES}; send fewer prompts at once"
+        );
+        return Err(ApiError::invalid("echo", message));
+    }
+    Ok(())
+}
+
+/// How many answers are generated to each prompt, and which of them are given.
+fn pick(fields: Fields<'_>, params: &mut Params) -> Result<Pick, ApiError> {
+    const MOST: i64 = 20;
+    let best = params.n;
+    let tells = params.job.logprobs.is_some();
+    let of = match fields.integer::<usize>("best_of", 0..=MOST)? {
+        None | Some(0 | 1) => best,
+        Some(of) if of < best => {
+            return Err(fields.wrong("best_of", format_args!("at least n, so {best} to {MOST}")));
+        }
+        Some(of) => of,
+    };
+    if of > best {
+        if params.delivery != Delivery::Whole {
+            let message = "best_of: not together with stream, since the best is known at the end";
+            return Err(ApiError::invalid("best_of", message));
+        }
+        params.job.logprobs.get_or_insert(0);
+        params.n = of;
+    }
+    Ok(Pick { of, best, tells })
 }

@@ -31,7 +31,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("functions", ""),
     ("id_slot", "-1"),
     ("min_keep", ""),
-    ("min_tokens", ""),
     ("n_probs", ""),
     ("post_sampling_probs", ""),
     ("response_fields", ""),
@@ -84,6 +83,7 @@ pub(in crate::api) fn read(
     refuse_unsupported(fields)?;
     check_ignorable(fields)?;
     let shape = service.work.generator()?.0.shape();
+    let max_tokens = max_tokens(fields, limit_names, limits, shape)?;
     Ok(Params {
         n: fields.integer("n", 1..=8)?.unwrap_or(1),
         delivery: delivery(fields)?,
@@ -92,7 +92,7 @@ pub(in crate::api) fn read(
         job: Job {
             prompt: Vec::new(),
             media: Vec::new(),
-            max_tokens: max_tokens(fields, limit_names, limits, shape)?,
+            max_tokens,
             shift: shift(fields, shape, &*service.vocab)?,
             forgotten: 0,
             sampling: sampling::read(fields, &*service.vocab, shape)?,
@@ -103,6 +103,10 @@ pub(in crate::api) fn read(
             prediction: prediction(fields, &*service.vocab)?,
             visible: Vec::new(),
             ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
+            score_prompt: false,
+            min_tokens: fields
+                .integer("min_tokens", 0..=i64::from(max_tokens))?
+                .unwrap_or(0),
             logprobs: None,
             tenant: match fields.flag("cache_prompt")? {
                 Some(false) => None,

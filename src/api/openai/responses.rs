@@ -85,6 +85,7 @@ async fn create(
         app: Arc::clone(&app),
         tenant: tenant.claimant.key,
     };
+    let stands_alone = asked.stands_alone;
     let answer = Answer::new(asked, reader, Some(owner));
     let mut response = match delivery {
         Delivery::Whole => {
@@ -97,8 +98,10 @@ async fn create(
             run.stream(app.limits().keep_alive).await?
         }
     };
-    // What depends on kept answers cannot be replayed later.
-    response.extensions_mut().remove::<Chosen>();
+    if !stands_alone {
+        // What depends on kept answers cannot be replayed later.
+        response.extensions_mut().remove::<Chosen>();
+    }
     warn(&mut response, warnings);
     Ok(response)
 }

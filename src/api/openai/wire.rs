@@ -204,12 +204,19 @@ impl<'a> ChatLogprobs<'a> {
     }
 }
 
+/// The first token of a prompt, which follows from nothing and so has no log-probability.
+pub(in crate::api) struct First {
+    pub(in crate::api) bytes: Vec<u8>,
+    /// Characters of the text that it is.
+    pub(in crate::api) chars: usize,
+}
+
 /// The older endpoint's log-probabilities: four columns.
 #[derive(Serialize)]
 pub(in crate::api) struct ColumnLogprobs<'a> {
     tokens: Vec<std::borrow::Cow<'a, str>>,
-    token_logprobs: Vec<f32>,
-    top_logprobs: Vec<Top<'a>>,
+    token_logprobs: Vec<Option<f32>>,
+    top_logprobs: Vec<Option<Top<'a>>>,
     text_offset: Vec<usize>,
 }
 
@@ -233,27 +240,40 @@ impl Serialize for Top<'_> {
 
 impl<'a> ColumnLogprobs<'a> {
     /// `offset`: characters of the answer before the first of these tokens.
-    pub(in crate::api) fn new(scored: &'a [Scored], mut offset: usize) -> Self {
+    /// `first`: stands before them.
+    pub(in crate::api) fn new(
+        first: Option<&'a First>,
+        scored: &'a [Scored],
+        mut offset: usize,
+    ) -> Self {
         let mut columns = Self {
             tokens: Vec::with_capacity(scored.len()),
             token_logprobs: Vec::with_capacity(scored.len()),
             top_logprobs: Vec::with_capacity(scored.len()),
             text_offset: Vec::with_capacity(scored.len()),
         };
+        if let Some(First { bytes, chars }) = first {
+            columns.tokens.push(String::from_utf8_lossy(bytes));
+            columns.token_logprobs.push(None);
+            columns.top_logprobs.push(None);
+            columns.text_offset.push(offset);
+            offset += chars;
+        }
         for token in scored {
             columns.tokens.push(String::from_utf8_lossy(&token.bytes));
-            columns.token_logprobs.push(logprob(token.logprob));
-            columns.top_logprobs.push(Top(&token.top));
+            columns.token_logprobs.push(Some(logprob(token.logprob)));
+            columns.top_logprobs.push(Some(Top(&token.top)));
             columns.text_offset.push(offset);
             // Bytes that continue a character do not begin another.
-            offset += token
-                .bytes
-                .iter()
-                .filter(|byte| **byte & 0xC0 != 0x80)
-                .count();
+            offset += chars(&token.bytes);
         }
         columns
     }
+}
+
+/// Characters that begin in these bytes.
+pub(in crate::api) fn chars(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xC0 != 0x80).count()
 }
 
 /// JSON has no infinities; OpenAI writes this for "all but impossible".

@@ -23,6 +23,7 @@ pub(in crate::api) fn speak<'a>(
         wording.text(0, piece, usage, &mut out);
     }
     let finished = Finished {
+        last: None,
         reason,
         usage,
         times: Times::default(),

@@ -23,7 +23,7 @@ use super::{
     guard::{self, Fault, Shown},
     heads, params,
     question::Question,
-    scores,
+    scores::{self, scores},
 };
 use crate::{
     config::{EngineConfig, Mtp, Overflow, Speculate},
@@ -33,7 +33,8 @@ use crate::{
         fit::{Plan, Settings},
         media::{Attention, ImageRows},
         model::{
-            Choice, Chosen, DecodeError, Model, Part, Row, SampleError, Sampled, Vocab, follow,
+            Choice, Chosen, DecodeError, Model, Part, Row, SampleError, Sampled, Scores, Vocab,
+            follow,
         },
         threads,
     },
@@ -533,6 +534,11 @@ impl Model for Llama {
 
     fn likeliest(&mut self, row: usize) -> Option<(Token, f32)> {
         scores::likeliest(self.logits(row)?)
+    }
+
+    fn score(&mut self, row: usize, token: Token, top: u8) -> Option<Scores> {
+        let scores = scores(self.logits(row)?, token, top);
+        (!scores.0.is_nan()).then_some(scores)
     }
 
     fn forced(&mut self, sampler: &mut Sampler, most: usize) -> Vec<Token> {

@@ -12,7 +12,7 @@ use super::{
     scores::{argmax, best},
 };
 use crate::engine::{
-    Grammar, Sampling, Token,
+    Grammar, Hold, Sampling, Token,
     budget::Spending,
     model::{SampleError, Vocab},
 };
@@ -23,6 +23,7 @@ pub struct Sampler {
     chain: Owned,
     rule: Option<Rule>,
     spending: Option<Spending>,
+    hold: Option<Hold>,
     /// Tokens that must never be chosen, in rising order.
     forbidden: Vec<Token>,
     greedy: bool,
@@ -71,6 +72,7 @@ impl Sampler {
                 .map(|grammar| Rule::new(weights, grammar))
                 .transpose()?,
             spending: sampling.budget.clone().map(Spending::new),
+            hold: sampling.hold.clone(),
             forbidden: forbidden(weights, sampling),
             greedy: sampling.is_greedy(),
             shortlist: shortlist(weights, sampling),
@@ -95,6 +97,29 @@ impl Sampler {
         if let Some(token) = self.spending.as_ref().and_then(Spending::forced) {
             return self.accept(token);
         }
+        let token = match self.without_held(logits) {
+            // A rule may allow nothing but what is held back.
+            Some(open) => self
+                .find(&open, candidates)
+                .or_else(|_| self.find(logits, candidates))?,
+            None => self.find(logits, candidates)?,
+        };
+        self.accept(token)
+    }
+
+    /// The logits with those of tokens that must wait taken out; `None`: none must.
+    fn without_held(&self, logits: &[f32]) -> Option<Vec<f32>> {
+        let hold = self.hold.as_ref().filter(|hold| hold.choices > 0)?;
+        let mut open = logits.to_vec();
+        for &token in &hold.tokens {
+            if let Some(logit) = usize::try_from(token).ok().and_then(|at| open.get_mut(at)) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        Some(open)
+    }
+
+    fn find(&mut self, logits: &[f32], candidates: &mut Candidates) -> Result<Token, SampleError> {
         let mut token = self.pick(logits, candidates, Choice::Free)?;
         // Most free choices satisfy the rule; only a refused one pays for a mask of the vocabulary.
         if let Some(rule) = &mut self.rule
@@ -108,7 +133,7 @@ impl Sampler {
         {
             return Err(SampleError::NotFinite);
         }
-        self.accept(token)
+        Ok(token)
     }
 
     fn accept(&mut self, token: Token) -> Result<Token, SampleError> {
@@ -121,6 +146,9 @@ impl Sampler {
     }
 
     fn spend(&mut self, token: Token) {
+        if let Some(hold) = &mut self.hold {
+            hold.choices = hold.choices.saturating_sub(1);
+        }
         if let Some(spending) = &mut self.spending {
             let mut bytes = Vec::new();
             self.weights.piece(token, true, &mut bytes);

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::{Worker, keep::WORTH_KEEPING};
 use crate::engine::{
-    Failed, Job, Submitted, Token,
+    Failed, Hold, Job, Submitted, Token,
     lookup::Lookup,
     media,
     model::{Model, Vocab},
@@ -41,6 +41,13 @@ impl<M: Model> Worker<M> {
         if job.ignore_eos {
             let forbidden = self.eog.iter().map(|&token| (token, f32::NEG_INFINITY));
             sampling.logit_bias.extend(forbidden);
+        }
+        if job.min_tokens > 0 {
+            let ends = self.eog.iter().chain(&job.stop_tokens);
+            sampling.hold = Some(Hold {
+                tokens: ends.copied().collect(),
+                choices: job.min_tokens,
+            });
         }
         let mut sampler = match self.model.sampler(&sampling, job.grammar.as_ref()) {
             Ok(sampler) => sampler,

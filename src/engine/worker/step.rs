@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -10,7 +11,7 @@ use crate::engine::{
     Failed, Finish, Set,
     model::{Choice, Chosen, DecodeError, Model, SampleError, Sampled},
     plan::{self, First, Share, Want, Work},
-    slot::{Active, small},
+    slot::{Active, not_finite, small},
 };
 
 /// Nodes of a graph computed before the next look at who still waits: microseconds for a small model, less
@@ -154,8 +155,15 @@ impl<M: Model> Worker<M> {
 
     fn plan(&mut self) -> Vec<Vec<Share>> {
         let grid = self.grid();
+        let outputs = small(self.model.outputs()).max(1);
         let want = |slot: &super::Slot<M::Sampler>| {
-            let work = slot.work(grid)?;
+            let work = match slot.work(grid)? {
+                Work::Scored { left, turn } => Work::Scored {
+                    left: left.min(outputs),
+                    turn,
+                },
+                work => work,
+            };
             Some(Want {
                 sequence: slot.sequence,
                 work,
@@ -198,7 +206,7 @@ impl<M: Model> Worker<M> {
             let rows = self.pace.rows_beside_streams(gap, prompt_rows);
             (prompt_rows, image_rows) = (rows, rows.min(ubatch));
             let any = |kind: fn(&Work) -> bool| wants.iter().any(|want| kind(&want.work));
-            if any(|work| matches!(work, Work::Image { .. }))
+            if any(|work| matches!(work, Work::Image { .. } | Work::Scored { .. }))
                 && any(|work| matches!(work, Work::Prefill { .. }))
             {
                 // One gap for both.
@@ -225,9 +233,15 @@ impl<M: Model> Worker<M> {
             let first = row;
             row += share.tokens as usize;
             let Some(active) = &slot.active else { continue };
-            let pending = active.tokens.len() - slot.computed();
+            let from = slot.computed();
+            let pending = active.tokens.len() - from;
             let known = pending.min(share.tokens as usize);
+            let scoring = slot.is_scoring();
             slot.advance(known, grid);
+            if scoring {
+                self.score(at, first, from..from + known);
+            }
+            let slot = &mut self.slots[at];
             let computed = slot.computed();
             let Some(active) = &slot.active else { continue };
             let at_border = active.borders.binary_search(&computed).is_ok()
@@ -250,6 +264,20 @@ impl<M: Model> Worker<M> {
             }
         }
         self.sample(&rows);
+    }
+
+    /// Tells how likely the tokens after those at `places` of a prompt are; the batch's rows for them begin at `row`.
+    fn score(&mut self, at: usize, row: usize, places: Range<usize>) {
+        let Some(active) = &self.slots[at].active else {
+            return;
+        };
+        let top = active.job.logprobs.unwrap_or(0);
+        let following = active.job.prompt.iter().skip(places.start + 1);
+        let following = following.take(places.len()).zip(row..);
+        let scores: Vec<_> = following
+            .map(|(&token, row)| self.model.score(row, token, top))
+            .collect();
+        self.slots[at].score(places.start, scores, self.model.vocab());
     }
 
     /// `rows`: a slot and the row of its last known token, ascending.
@@ -326,7 +354,7 @@ impl<M: Model> Worker<M> {
             None if !ended => self.force(at),
             Some(SampleError::Grammar(why)) if !ended => slot.fail(Failed::Unacceptable(why)),
             Some(SampleError::NotFinite) if !ended => {
-                slot.fail(Failed::Decode("the model computed no finite logits".into()));
+                slot.fail(not_finite());
             }
             _ => {}
         }

@@ -44,6 +44,8 @@ fn job(prompt: &str) -> Job {
         stop_tokens: Vec::new(),
         prediction: Vec::new(),
         ignore_eos: false,
+        score_prompt: false,
+        min_tokens: 0,
         logprobs: None,
         tenant: Some(0),
         adapters: Adapters::default(),
@@ -93,7 +95,7 @@ fn collect(mut events: UnboundedReceiver<Event>) -> (String, Result<Finished, Fa
     while let Some(event) = events.blocking_recv() {
         assert!(end.is_none(), "{event:?} after the end");
         match event {
-            Event::Started { .. } => {}
+            Event::Started { .. } | Event::Prompt(_) => {}
             Event::Text(piece) => text.push_str(&piece.text),
             Event::End(outcome) => end = Some(outcome),
         }
@@ -404,4 +406,38 @@ fn the_thread_ends_with_the_last_handle() {
     let (engine, thread) = start(1, 1);
     drop(engine);
     thread.join().unwrap();
+}
+
+#[test]
+fn a_prompt_is_scored_once_though_it_is_computed_twice() {
+    let mut broke = false;
+    // The other stream's first token of its own: by then a part of the prompt is scored, and all is lost.
+    let fault: Fault = Box::new(move |rows| {
+        let breaks = rows.len() == 1 && !broke;
+        broke |= breaks;
+        breaks.then(|| DecodeError::Broken("once".into()))
+    });
+    let (engine, _thread) = start_with(2, 4, fault);
+    let prompt = "never foreseen ".repeat(10);
+    let mut scored = engine
+        .submit(Job {
+            score_prompt: true,
+            logprobs: Some(0),
+            tenant: None,
+            max_tokens: 0,
+            ..job(&prompt)
+        })
+        .unwrap();
+    let (_, failed) = ask(&engine, job("ab\n"));
+    assert!(failed.is_err());
+    let mut tokens = Vec::new();
+    loop {
+        match scored.blocking_recv().unwrap() {
+            Event::Prompt(more) => tokens.extend(more.into_iter().map(|token| token.token)),
+            Event::End(end) => break assert_eq!(end.unwrap().reason, Finish::Length),
+            _ => {}
+        }
+    }
+    let all = FakeVocab.tokenize(&prompt, false, false);
+    assert_eq!(tokens, all[1..]);
 }

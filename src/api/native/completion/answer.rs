@@ -176,6 +176,7 @@ impl Chunks {
         let age = self.began.elapsed();
         let prefill = *self.prefill.get_or_insert(age);
         Timings::new(&Finished {
+            last: None,
             reason: Finish::Length,
             usage,
             times: Times {

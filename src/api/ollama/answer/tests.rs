@@ -40,6 +40,7 @@ fn word(wording: &mut impl Wording, answer: &str, reason: Finish) -> Vec<Value> 
         wording.text(0, piece, usage, &mut out);
     }
     let finished = Finished {
+        last: None,
         reason,
         usage,
         times: Times::default(),

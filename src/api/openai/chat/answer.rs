@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json as value};
 
+use super::functions::Offer;
 use crate::{
     api::{
         body::json,
@@ -13,7 +14,7 @@ use crate::{
         reply::Wording,
         turn::{Message, Part, Reader},
     },
-    chat::{Delta, ToolCallDelta},
+    chat::{Delta, FunctionDelta, ToolCallDelta},
     engine::{Finished, Piece, Scored, Usage},
 };
 
@@ -22,6 +23,7 @@ pub(super) struct Chunks {
     opening: Vec<u8>,
     usage: StreamUsage,
     readers: Vec<Reader>,
+    offer: Offer,
 }
 
 #[derive(Serialize)]
@@ -39,14 +41,28 @@ struct Said<'a> {
     reasoning: Option<&'a str>,
 }
 
+/// The same where functions are called in the old way.
+#[derive(Serialize)]
+struct SaidOnce<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function_call: Option<&'a FunctionDelta>,
+}
+
 impl Chunks {
-    pub(super) fn new(head: &Head, readers: Vec<Reader>, usage: StreamUsage) -> Self {
+    pub(super) fn new(head: &Head, readers: Vec<Reader>, usage: StreamUsage, offer: Offer) -> Self {
         let mut opening = b"data: ".to_vec();
         opening.append(&mut head.opening());
         Self {
             opening,
             usage,
             readers,
+            offer,
         }
     }
 
@@ -86,8 +102,23 @@ impl Chunks {
     fn parts(&self, choice: usize, parts: &[Part], so_far: Usage, out: &mut Vec<u8>) {
         for Part { delta, scored } in parts {
             let reasoning = delta.reasoning_content.as_deref();
-            let said = Said { delta, reasoning };
-            self.begin_chunk(out, choice, &said, scored, None);
+            match self.offer {
+                Offer::Tools => {
+                    let said = Said { delta, reasoning };
+                    self.begin_chunk(out, choice, &said, scored, None);
+                }
+                Offer::Functions => {
+                    // An answer calls one.
+                    let mut calls = delta.tool_calls.iter().filter(|call| call.index == 0);
+                    let said = SaidOnce {
+                        reasoning_content: reasoning,
+                        reasoning,
+                        content: delta.content.as_deref(),
+                        function_call: calls.next().map(|call| &call.function),
+                    };
+                    self.begin_chunk(out, choice, &said, scored, None);
+                }
+            }
             self.end_chunk(so_far, out);
         }
     }
@@ -112,6 +143,7 @@ impl Wording for Chunks {
         let parts = self.readers[choice].finish();
         self.parts(choice, &parts, so_far, out);
         let reason = self.readers[choice].finish_reason(finish_reason(&finished.reason));
+        let reason = worded(reason, self.offer);
         self.begin_chunk(out, choice, &Delta::default(), &[], Some(reason));
         out.extend_from_slice(b",\"timings\":");
         json(out, &Timings::new(finished));
@@ -135,16 +167,18 @@ pub(super) struct Whole {
     messages: Vec<Message>,
     reasons: Vec<&'static str>,
     timings: Option<Timings>,
+    offer: Offer,
 }
 
 impl Whole {
-    pub(super) fn new(head: &Head, readers: Vec<Reader>) -> Self {
+    pub(super) fn new(head: &Head, readers: Vec<Reader>, offer: Offer) -> Self {
         Self {
             opening: head.opening(),
             messages: readers.iter().map(|_| Message::default()).collect(),
             reasons: vec![""; readers.len()],
             readers,
             timings: None,
+            offer,
         }
     }
 }
@@ -161,7 +195,8 @@ impl Wording for Whole {
         let reader = &mut self.readers[choice];
         let message = &mut self.messages[choice];
         message.append(reader.finish());
-        self.reasons[choice] = reader.finish_reason(finish_reason(&finished.reason));
+        let reason = reader.finish_reason(finish_reason(&finished.reason));
+        self.reasons[choice] = worded(reason, self.offer);
         self.timings = Some(Timings::new(finished));
     }
 
@@ -175,7 +210,7 @@ impl Wording for Whole {
                 out,
                 &value!({
                     "index": index,
-                    "message": body(message),
+                    "message": body(message, self.offer),
                     "logprobs": logprobs(&message.scored),
                     "finish_reason": reason,
                 }),
@@ -189,7 +224,15 @@ impl Wording for Whole {
     }
 }
 
-fn body(message: &Message) -> Value {
+/// The reason to end with a call has its own name in the old way.
+fn worded(reason: &'static str, offer: Offer) -> &'static str {
+    match (reason, offer) {
+        ("tool_calls", Offer::Functions) => "function_call",
+        _ => reason,
+    }
+}
+
+fn body(message: &Message, offer: Offer) -> Value {
     let only_calls = message.content.is_empty() && !message.tool_calls.is_empty();
     let mut body = value!({
         "role": "assistant",
@@ -201,7 +244,14 @@ fn body(message: &Message) -> Value {
         body["reasoning_content"] = message.reasoning.as_str().into();
         body["reasoning"] = message.reasoning.as_str().into();
     }
-    if !message.tool_calls.is_empty() {
+    if offer == Offer::Functions {
+        if let Some(ToolCallDelta { function, .. }) = message.tool_calls.first() {
+            body["function_call"] = value!({
+                "name": function.name,
+                "arguments": function.arguments,
+            });
+        }
+    } else if !message.tool_calls.is_empty() {
         let call = |call: &ToolCallDelta| {
             value!({
                 "id": call.id,

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{Chunks, Whole};
+use super::{
+    answer::{Chunks, Whole},
+    functions::Offer,
+};
 use crate::{
     api::{
         Aliases, Identity,
@@ -50,7 +53,7 @@ fn word(wording: &mut impl Wording, answer: &str) -> String {
 
 #[test]
 fn a_whole_answer_has_reasoning_content_and_calls_apart() {
-    let mut whole = Whole::new(&head(), vec![reader()]);
+    let mut whole = Whole::new(&head(), vec![reader()], Offer::Tools);
     let answer: Value = serde_json::from_str(&word(&mut whole, ANSWER)).unwrap();
     let mut choice = answer["choices"][0].clone();
     let calls = choice["message"]["tool_calls"].as_array_mut().unwrap();
@@ -66,7 +69,7 @@ fn a_whole_answer_has_reasoning_content_and_calls_apart() {
 
 #[test]
 fn content_is_null_beside_calls_that_stand_alone() {
-    let mut whole = Whole::new(&head(), vec![reader()]);
+    let mut whole = Whole::new(&head(), vec![reader()], Offer::Tools);
     let answer =
         "<think>\n\n</think>\n\n<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>";
     let answer: Value = serde_json::from_str(&word(&mut whole, answer)).unwrap();
@@ -77,7 +80,7 @@ fn content_is_null_beside_calls_that_stand_alone() {
 
 #[test]
 fn a_streamed_call_names_itself_once_and_its_arguments_join_to_json() {
-    let mut chunks = Chunks::new(&head(), vec![reader()], StreamUsage::Never);
+    let mut chunks = Chunks::new(&head(), vec![reader()], StreamUsage::Never, Offer::Tools);
     let stream = word(&mut chunks, ANSWER);
     let events = stream
         .lines()
@@ -119,4 +122,47 @@ fn a_streamed_call_names_itself_once_and_its_arguments_join_to_json() {
     let last = choices.last().unwrap();
     assert_eq!(last["finish_reason"], "tool_calls");
     assert_eq!(last["delta"], json!({}));
+}
+
+#[test]
+fn a_function_is_called_in_the_old_way_where_it_was_offered_so() {
+    let call = "<think>\n\n</think>\n\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>";
+    let mut whole = Whole::new(&head(), vec![reader()], Offer::Functions);
+    let answer: Value = serde_json::from_str(&word(&mut whole, call)).unwrap();
+    insta::assert_snapshot!(answer["choices"][0], @r#"{"index":0,"message":{"role":"assistant","content":null,"refusal":null,"function_call":{"name":"f","arguments":"{\"a\": 1}"}},"logprobs":null,"finish_reason":"function_call"}"#);
+    let mut chunks = Chunks::new(
+        &head(),
+        vec![reader()],
+        StreamUsage::Never,
+        Offer::Functions,
+    );
+    let stream = word(&mut chunks, call);
+    let events = stream
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: {"));
+    let choices: Vec<Value> = events
+        .map(|event| {
+            let event: Value = serde_json::from_str(&format!("{{{event}")).unwrap();
+            event["choices"][0].clone()
+        })
+        .collect();
+    let calls: Vec<_> = choices
+        .iter()
+        .filter_map(|choice| choice["delta"]["function_call"].as_object())
+        .collect();
+    assert_eq!(calls[0]["name"], "f");
+    assert_eq!(
+        calls
+            .iter()
+            .filter(|call| call.contains_key("name"))
+            .count(),
+        1
+    );
+    let arguments: String = calls
+        .iter()
+        .filter_map(|call| call["arguments"].as_str())
+        .collect();
+    assert_eq!(arguments, "{\"a\": 1}");
+    assert!(!stream.contains("tool_calls"));
+    assert_eq!(choices.last().unwrap()["finish_reason"], "function_call");
 }

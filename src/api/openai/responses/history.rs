@@ -16,6 +16,7 @@ pub(super) struct History<'a> {
     tenant: u64,
     /// Items of the answers that were referred to so far, by their ids.
     read: HashMap<String, Value>,
+    touched: bool,
 }
 
 impl<'a> History<'a> {
@@ -24,17 +25,25 @@ impl<'a> History<'a> {
             store,
             tenant,
             read: HashMap::new(),
+            touched: false,
         }
     }
 
     /// The answer to continue.
-    pub(super) fn previous(&self, id: &str) -> Result<Arc<Stored>, ApiError> {
+    pub(super) fn previous(&mut self, id: &str) -> Result<Arc<Stored>, ApiError> {
+        self.touched = true;
         let found = self.store.get(self.tenant, id);
         found.ok_or_else(|| ApiError::UnknownPrevious(id.to_owned()))
     }
 
+    /// Whether the request says all by itself.
+    pub(super) fn is_untouched(&self) -> bool {
+        !self.touched
+    }
+
     /// A kept item.
     pub(super) fn item(&mut self, id: &str) -> Result<Value, ApiError> {
+        self.touched = true;
         let unknown = || ApiError::Unknown {
             kind: "Item",
             id: id.to_owned(),

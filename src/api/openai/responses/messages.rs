@@ -147,6 +147,7 @@ impl Draft<'_> {
         self.end_turn();
         let content = content(&item["output"]);
         let message = json!({"role": "tool", "tool_call_id": id, "content": content});
+        self.names.outputs.push(self.messages.len());
         self.push(path.to_owned(), message);
         Ok(())
     }

@@ -7,6 +7,8 @@ use crate::api::error::ApiError;
 pub(super) struct Names {
     /// `input[3]`, for each message.
     pub(super) messages: Vec<String>,
+    /// Those among them that are what a call gave.
+    pub(super) outputs: Vec<usize>,
     /// `tools[2]`, for each tool.
     pub(super) tools: Vec<String>,
 }
@@ -49,13 +51,18 @@ impl Names {
                 .strip_prefix(list)?
                 .strip_prefix('[')?
                 .split_once(']')?;
-            let name = names.get(index.parse::<usize>().ok()?)?;
-            Some((name.clone(), rest.to_owned()))
+            let index = index.parse::<usize>().ok()?;
+            Some((index, names.get(index)?.clone(), rest.to_owned()))
         };
-        if let Some((name, rest)) = entry("messages", &self.messages) {
-            return name + &rest;
+        if let Some((index, name, rest)) = entry("messages", &self.messages) {
+            let rest = match rest.strip_prefix(".content") {
+                Some(part) if self.outputs.contains(&index) => format!(".output{part}"),
+                _ => rest,
+            };
+            // An image's address stands in no object of its own.
+            return name + rest.strip_suffix(".url").unwrap_or(&rest);
         }
-        if let Some((name, rest)) = entry("tools", &self.tools) {
+        if let Some((_, name, rest)) = entry("tools", &self.tools) {
             return name + rest.strip_prefix(".function").unwrap_or(&rest);
         }
         let renamed = FIELDS.iter().find_map(|(chat, ours)| {
@@ -74,10 +81,12 @@ mod tests {
     fn paths_of_the_chat_request_become_those_of_the_caller() {
         let names = Names {
             messages: vec!["instructions".to_owned(), "input[4]".to_owned()],
+            outputs: vec![0],
             tools: vec!["tools[1]".to_owned(), "tools[3].tools[0]".to_owned()],
         };
         let told = [
             "messages[1].content[0].text: expected a string",
+            "messages[0].content[2].image_url.url: damaged",
             "tools[1].function.parameters#/properties/a: cannot be enforced",
             "tools[0].function.name: \"f\" is there twice",
             "response_format.json_schema.schema#/type: unknown",
@@ -89,6 +98,7 @@ mod tests {
         .map(|text| names.text(text));
         insta::assert_snapshot!(told.join("\n"), @r#"
         input[4].content[0].text: expected a string
+        instructions.output[2].image_url: damaged
         tools[3].tools[0].parameters#/properties/a: cannot be enforced
         tools[1].name: "f" is there twice
         text.format.schema#/type: unknown

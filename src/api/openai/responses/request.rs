@@ -24,6 +24,8 @@ pub(super) struct Asked {
     pub(super) spaces: Spaces,
     /// `None`: the answer is not to be kept.
     pub(super) keeping: Option<Keeping>,
+    /// Whether the request refers to nothing that is kept.
+    pub(super) stands_alone: bool,
     pub(super) warnings: Vec<String>,
 }
 
@@ -166,6 +168,7 @@ pub(super) fn read(
         resource,
         spaces: tools.spaces,
         keeping,
+        stands_alone: history.is_untouched(),
         warnings,
     };
     Ok((chat, asked))
