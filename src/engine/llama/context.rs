@@ -382,8 +382,8 @@ impl Model for Llama {
             return None;
         }
         let sequence = i32::try_from(sequence).ok()?;
-        // SAFETY: the context is valid and `sequence` is one of its own.
         let began = Instant::now();
+        // SAFETY: the context is valid and `sequence` is one of its own.
         let saved = unsafe { guard::save(self.context, sequence, part) };
         tracing::trace!(bytes = saved.as_ref().map_or(0, Vec::len), took = ?began.elapsed(), "saved");
         saved
@@ -400,8 +400,8 @@ impl Model for Llama {
             return false;
         }
         self.search_from_the_start(id);
-        // SAFETY: as above; states never outlive the model they were saved from.
         let began = Instant::now();
+        // SAFETY: as above; states are of this very model and shape of context: those of files were checked for it.
         let restored = unsafe { guard::restore(self.context, id, part, state) };
         tracing::trace!(bytes = state.len(), took = ?began.elapsed(), "restored");
         if let Err(fault) = &restored {
