@@ -96,7 +96,10 @@ fn outlives_a_restart(model: Option<&Path>, at_least: u64) {
     let folder = tempfile::tempdir().unwrap();
     let kept = folder.path().join("kept");
     let settings = [
-        format!("cache = {{disk = 200, ram = 200, folder = {kept:?}}}"),
+        format!(
+            "cache = {{disk = 200, ram = 200, folder = \"{}\"}}",
+            kept.display()
+        ),
         // Else the last bits may differ between a prompt that is computed at once and one that is found.
         "engine = {reproducible = true, ubatch = 128}".to_owned(),
     ];
@@ -139,7 +142,10 @@ fn prompts_of_a_model_with_sliding_windows_outlive_a_restart() {
 fn what_another_configuration_wrote_is_removed_and_what_is_damaged_too() {
     let folder = tempfile::tempdir().unwrap();
     let kept = folder.path().join("kept");
-    let cache = format!("cache = {{disk = 200, ram = 200, folder = {kept:?}}}");
+    let cache = format!(
+        "cache = {{disk = 200, ram = 200, folder = \"{}\"}}",
+        kept.display()
+    );
     let settings = |more: &str| [cache.clone(), more.to_owned()];
     let (service, address) = start(None, &settings("log.level = \"info\""));
     let (told, _) = complete(&address, &history("Anna"));
@@ -206,7 +212,7 @@ fn a_disk_that_is_full_and_a_folder_that_is_taken_are_told() {
 fn goes_on_from_a_file(model: Option<&Path>, at_least: u64) {
     let folder = tempfile::tempdir().unwrap();
     let settings = [
-        format!("cache.slots = {:?}", folder.path()),
+        format!("cache.slots = \"{}\"", folder.path().display()),
         "engine.parallel = 1".to_owned(),
     ];
     let (service, address) = start(model, &settings);

@@ -476,8 +476,8 @@ impl Model for Llama {
         }
         let (state, followed) = heads::divide(state);
         self.search_from_the_start(id);
-        // SAFETY: as above; states never outlive the model they were saved from.
         let began = Instant::now();
+        // SAFETY: as above; states are of this very model and shape of context: those of files were checked for it.
         let restored = unsafe { guard::restore(self.context, id, part, state) };
         tracing::trace!(bytes = state.len(), took = ?began.elapsed(), "restored");
         if let Err(fault) = &restored {
