@@ -14,8 +14,8 @@ use std::{
 use llm_server::{
     config::{self, EngineConfig, Kind, KnownModel},
     engine::{
-        self, Adapters, Claimant, Engine, Enough, Event, Finish, Finished, Grammar, Job, Sampling, Token,
-        Tuning, Worth,
+        self, Adapters, Claimant, Engine, Enough, Event, Finish, Finished, Grammar, Job, Sampling,
+        Token, Tuning, Worth,
         constrain::{Body, Constraints, Strictness},
         draft::Wish,
         fit::{self, Files},

@@ -88,7 +88,14 @@ pub(super) async fn make(
     images: Images,
 ) -> Result<Turn, ApiError> {
     let read = Read::Images(app.with_defaults(body), images);
-    understand(read, service, &app.limits(), &Arc::new(app.remote()), tenant).await
+    understand(
+        read,
+        service,
+        &app.limits(),
+        &Arc::new(app.remote()),
+        tenant,
+    )
+    .await
 }
 
 async fn understand(
@@ -100,7 +107,9 @@ async fn understand(
 ) -> Result<Turn, ApiError> {
     let (mut turn, pending) = match (read, service.work.senses()) {
         (Read::Images(body, images), Some(senses)) => {
-            let images = images.perceive(senses, tenant.cache, limits, remote).await?;
+            let images = images
+                .perceive(senses, tenant.cache, limits, remote)
+                .await?;
             let limits = Arc::clone(limits);
             let service = Arc::clone(service);
             let parse = move || Turn::parse(body, &images, &service, &limits, tenant);

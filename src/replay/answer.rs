@@ -319,7 +319,11 @@ mod tests {
             with_lora(body(r#"{"lora":[]}"#), "/completion", held.clone())["lora"],
             json!(held)
         );
-        let given = with_lora(body(r#"{"lora":[{"id":0,"scale":2}]}"#), "/completion", held);
+        let given = with_lora(
+            body(r#"{"lora":[{"id":0,"scale":2}]}"#),
+            "/completion",
+            held,
+        );
         assert_eq!(given["lora"][0]["scale"], 2);
         assert!(with_lora(body("{}"), "/completion", Vec::new()).is_empty());
     }

@@ -2,10 +2,7 @@
 
 use ::base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{
-    source::file,
-    *,
-};
+use super::{source::file, *};
 
 fn config() -> crate::config::Config {
     use crate::config::{self, KnownModel, Source};
