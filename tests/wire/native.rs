@@ -176,7 +176,7 @@ async fn what_a_completion_cannot_do_is_refused_by_name() {
     400 prompt invalid_value | prompt: expected a string, an array of token ids below 258 and strings, or an array of at most 32 such prompts, none of them empty, but it is missing
     400 prompt invalid_value | prompt: expected a string, an array of token ids below 258 and strings, or an array of at most 32 such prompts, none of them empty, got ""
     400 id_slot invalid_value | id_slot: expected an integer from -1 to 1, got 2
-    400 n_keep invalid_value | n_keep: expected an integer from -1 to 0, got 5
+    400 n_keep invalid_value | n_keep: a context that is full is not shifted by this server (engine.overflow); leave it out
     400 n_predict invalid_value | n_predict: expected an integer from -1 to 4294967295, got -2
     400 n_probs invalid_value | n_probs: expected an integer from 0 to 255, got 256
     400 post_sampling_probs invalid_value | post_sampling_probs: only false, for probabilities are told as they are before sampling
@@ -187,7 +187,7 @@ async fn what_a_completion_cannot_do_is_refused_by_name() {
     400 timings_per_token invalid_value | timings_per_token: only for a single answer
     400 adaptive_target invalid_value | adaptive_target: only -1, for this sampler is not offered
     400 temperature invalid_value | temperature: expected a number from 0 to 5, got 9
-    400 lora invalid_value | lora: this server does not support it; leave it out
+    400 lora[0].id invalid_value | lora[0].id: expected no adapter at all, for this server has loaded none, got 0
     400 json_schema invalid_value | json_schema: expected a JSON schema, an object
     404 model model_not_found | the model `other` does not exist; this server serves `org/fake`
     "#);
