@@ -6,7 +6,7 @@ use std::sync::{
 use super::*;
 use crate::engine::fake::{EOS, Fake};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 const NEVER: &dyn Fn() -> bool = &|| false;
 
 fn tokens(text: &str) -> Vec<Token> {
