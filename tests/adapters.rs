@@ -223,10 +223,8 @@ fn an_adapter_that_waits_for_tokens_acts_from_them_on() {
         answer(&server, before, &plain)
     );
     let with = format!("{before}He lived in Paris, where");
-    assert_ne!(
-        answer(&server, &with, &waiting).1[0],
-        answer(&server, &with, &plain).1[0]
-    );
+    let first = |prompt| answer(&server, &with, prompt).1[0].to_bits();
+    assert_ne!(first(&waiting), first(&plain));
     let (_, text) = server.get("/lora-adapters").unwrap();
     let told: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(told[0]["alora_invocation_tokens"], json!([7042]));

@@ -45,11 +45,10 @@ impl Resolver for Names {
         let rebound = || self.0.fetch_add(1, Ordering::Relaxed) > 0;
         let host = uri.host().unwrap_or_default();
         let addresses: &[&str] = match host {
-            "pictures.example" | "elsewhere.example" => &[PUBLIC],
+            "rebind.example" if rebound() => &["127.0.0.1"],
+            "pictures.example" | "elsewhere.example" | "rebind.example" => &[PUBLIC],
             "inside.example" => &["10.0.0.1"],
             "both.example" => &[PUBLIC, "127.0.0.1"],
-            "rebind.example" if rebound() => &["127.0.0.1"],
-            "rebind.example" => &[PUBLIC],
             "cloud.example" => &["169.254.169.254"],
             "mapped.example" => &["::ffff:10.0.0.1"],
             "nowhere.example" => return Err(Error::HostNotFound),

@@ -111,7 +111,7 @@ fn streams_of_one_set_go_on_beside_a_long_prompt_of_another() {
     }));
     let (engine, _thread) = start_tuned(tuning(), fake);
     let mut stream = engine
-        .submit(with(worn(1), &format!("{}\n", "s".repeat(200))))
+        .submit(with(worn(1), &format!("{}\n", "s".repeat(2000))))
         .unwrap();
     // It runs.
     while !matches!(stream.blocking_recv(), Some(Event::Text(_))) {}

@@ -4,8 +4,11 @@ use std::sync::mpsc;
 
 use super::*;
 
-/// The sequences and positions of the rows of each batch, told once the gate is open.
-fn observed(sequences: u32) -> (Fake, mpsc::Sender<()>, mpsc::Receiver<Vec<(u32, u32)>>) {
+/// The sequences and positions of a batch's rows.
+type Batch = Vec<(u32, u32)>;
+
+/// A model that tells each batch once the gate is open.
+fn observed(sequences: u32) -> (Fake, mpsc::Sender<()>, mpsc::Receiver<Batch>) {
     let (open, gate) = mpsc::channel::<()>();
     let (tell, told) = mpsc::channel();
     let mut closed = true;
@@ -52,8 +55,8 @@ fn a_long_prompt_beside_a_stream_is_not_for_ever_behind_short_ones() {
     }
     drop(engine);
     let batches: Vec<_> = told.iter().collect();
-    let read = |batch: &Vec<(u32, u32)>| batch.iter().any(|&(_, position)| position == 199);
-    let first_of_a_short = |batch: &Vec<(u32, u32)>| batch.iter().any(|row| *row == (2, 0));
+    let read = |batch: &Batch| batch.iter().any(|&(_, position)| position == 199);
+    let first_of_a_short = |batch: &Batch| batch.contains(&(2, 0));
     let end_of_long = batches.iter().position(read).unwrap();
     let after = batches[end_of_long..]
         .iter()
