@@ -293,7 +293,7 @@ impl Life {
         match self.owner {
             Owner::Us => drop(self.stage.send_replace(Stage::Draining)),
             // Nobody new gets in, and whoever is in already is answered.
-            Owner::ServiceManager => {}
+            Owner::ServiceManager => self.http.leave(),
         }
         systemd::stopping("Draining", limit + LAST_EVENTS + LAST_STEP);
         let mut finish = pin!(self.http.finish());

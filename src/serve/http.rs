@@ -115,6 +115,11 @@ impl Http {
         })
     }
 
+    /// Begins the drain: a socket of the service manager is left to the next process from here on.
+    pub(crate) fn leave(&self) {
+        self.lines.drain.cancel();
+    }
+
     /// Lets every connection go after the answer it is giving (idle ones at once), and waits for them.
     /// New ones are still accepted and get one answer each, except on sockets of the service manager: there
     /// they wait for the next process. The drain begins at the first poll.
