@@ -21,6 +21,7 @@ mod openapi;
 mod page;
 mod props;
 mod record;
+mod renamed;
 mod reply;
 mod rerank;
 mod status;

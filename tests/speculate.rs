@@ -376,6 +376,17 @@ fn predicting(folder: &Path, reads: &str) -> PathBuf {
     synthetic::generate(folder, "qwen35moe-tiny", &options)
 }
 
+/// Without an engine around it.
+fn predicting_from_states() -> Llama {
+    init();
+    let folder = tempfile::tempdir().unwrap();
+    let model = predicting(folder.path(), "state");
+    let config = settings(&["engine = {context = 512, parallel = 2, speculate.mtp = true}"]);
+    let plan = fit::fit(&model, &config).unwrap();
+    let weights = Weights::load(&model, &plan, &mut |_| true).unwrap();
+    Llama::open(weights, &config, &plan).unwrap()
+}
+
 #[test]
 fn a_models_own_prediction_layers_guess_and_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -397,13 +408,7 @@ fn a_models_own_prediction_layers_guess_and_change_nothing() {
 
 #[test]
 fn what_prediction_layers_know_is_kept_and_copied_with_the_sequence() {
-    init();
-    let folder = tempfile::tempdir().unwrap();
-    let model = predicting(folder.path(), "state");
-    let config = settings(&["engine = {context = 512, parallel = 2, speculate.mtp = true}"]);
-    let plan = fit::fit(&model, &config).unwrap();
-    let weights = Weights::load(&model, &plan, &mut |_| true).unwrap();
-    let mut llama = Llama::open(weights, &config, &plan).unwrap();
+    let mut llama = predicting_from_states();
     let rows = |sequence: u32, tokens: &[Token], first: u32| -> Vec<Row> {
         let row = |(position, &token): (u32, &Token)| Row {
             token,
@@ -445,13 +450,7 @@ fn what_prediction_layers_know_is_kept_and_copied_with_the_sequence() {
 
 #[test]
 fn prediction_layers_go_on_from_the_state_of_the_token_before() {
-    init();
-    let folder = tempfile::tempdir().unwrap();
-    let model = predicting(folder.path(), "state");
-    let config = settings(&["engine = {context = 512, parallel = 2, speculate.mtp = true}"]);
-    let plan = fit::fit(&model, &config).unwrap();
-    let weights = Weights::load(&model, &plan, &mut |_| true).unwrap();
-    let mut llama = Llama::open(weights, &config, &plan).unwrap();
+    let mut llama = predicting_from_states();
     let row = |sequence, position, token| Row {
         token,
         position,

@@ -126,7 +126,7 @@ async fn receive(
     };
     let (mut turn, (asked, mut warnings)) = received.map_err(|error| names.callers(error))?;
     let others = turn.warnings.into_iter();
-    warnings.extend(others.map(|warning| names.callers_warning(warning)));
+    warnings.extend(others.map(|warning| names.callers_warning(&warning)));
     turn.warnings = warnings;
     Ok((turn, asked))
 }

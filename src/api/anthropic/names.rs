@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::api::error::ApiError;
+use crate::api::{error::ApiError, renamed};
 
 /// A place in the caller's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,23 +82,12 @@ const RENAMED: [(&str, &str); 6] = [
 impl Names {
     /// The error with its field named as the caller wrote it.
     pub(super) fn callers(&self, error: ApiError) -> ApiError {
-        let ApiError::Invalid { param, message } = error else {
-            return error;
-        };
-        let named = self.name(&param);
-        let message = match message.strip_prefix(&param) {
-            Some(rest) => format!("{named}{rest}"),
-            None => message,
-        };
-        ApiError::invalid(named, message)
+        renamed::error(error, |param| self.name(param))
     }
 
     /// The same for a warning, which begins with its field.
-    pub(super) fn callers_warning(&self, warning: String) -> String {
-        match warning.split_once(": ") {
-            Some((param, rest)) if !param.contains(' ') => format!("{}: {rest}", self.name(param)),
-            _ => warning,
-        }
+    pub(super) fn callers_warning(&self, warning: &str) -> String {
+        renamed::text(warning, |param| self.name(param))
     }
 
     fn name(&self, param: &str) -> String {

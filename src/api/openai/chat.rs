@@ -81,6 +81,6 @@ async fn receive(
     let old = said.get().unwrap_or(&nothing);
     let (mut turn, offer) = received.map_err(|error| old.error(error))?;
     let warnings = turn.warnings.into_iter();
-    turn.warnings = warnings.map(|warning| old.warning(warning)).collect();
+    turn.warnings = warnings.map(|warning| old.warning(&warning)).collect();
     Ok((turn, offer))
 }

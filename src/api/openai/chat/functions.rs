@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::{error::ApiError, fields::Fields};
+use crate::api::{error::ApiError, fields::Fields, renamed};
 
 /// What of a request was said in the old way.
 #[derive(Debug, Default)]
@@ -141,23 +141,12 @@ fn together(field: &str, other: &str) -> ApiError {
 impl Old {
     /// The error with its field named as the caller wrote it.
     pub(super) fn error(&self, error: ApiError) -> ApiError {
-        let ApiError::Invalid { param, message } = error else {
-            return error;
-        };
-        let named = self.name(&param);
-        let message = match message.strip_prefix(&param) {
-            Some(rest) => format!("{named}{rest}"),
-            None => message,
-        };
-        ApiError::invalid(named, message)
+        renamed::error(error, |param| self.name(param))
     }
 
     /// The same for a warning, which begins with its field.
-    pub(super) fn warning(&self, warning: String) -> String {
-        match warning.split_once(": ") {
-            Some((param, rest)) if !param.contains(' ') => format!("{}: {rest}", self.name(param)),
-            _ => warning,
-        }
+    pub(super) fn warning(&self, warning: &str) -> String {
+        renamed::text(warning, |param| self.name(param))
     }
 
     fn name(&self, param: &str) -> String {

@@ -1,6 +1,6 @@
 //! What the caller calls the fields that the chat request names otherwise.
 
-use crate::api::error::ApiError;
+use crate::api::{error::ApiError, renamed};
 
 /// Where messages and tools of the chat request come from.
 #[derive(Default)]
@@ -39,10 +39,7 @@ impl Names {
 
     /// A text that opens with a path, such as `tools[0].function.parameters: …`.
     pub(super) fn text(&self, text: &str) -> String {
-        match text.split_once(": ") {
-            Some((path, rest)) if !path.contains(' ') => format!("{}: {rest}", self.path(path)),
-            _ => text.to_owned(),
-        }
+        renamed::text(text, |path| self.path(path))
     }
 
     fn path(&self, path: &str) -> String {

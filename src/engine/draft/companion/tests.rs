@@ -1,3 +1,5 @@
+//! A draft model keeps in step with what sequences hold, and never keeps them waiting.
+
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
