@@ -1,6 +1,7 @@
 //! The thread: receive, admit, plan, decode, sample, commit. State moves only after the device said yes.
 
 mod admit;
+mod commit;
 mod errands;
 mod guess;
 mod keep;

@@ -1,15 +1,11 @@
 //! A context: the KV caches, compute buffers and threads that decode batches.
 
+mod cells;
+mod compute;
 mod guesser;
 mod warm;
 
-use std::{
-    collections::HashSet,
-    path::PathBuf,
-    ptr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, path::PathBuf, ptr, sync::Arc, time::Duration};
 
 use llama_cpp_sys_2 as sys;
 
@@ -20,9 +16,9 @@ use super::{
     backend,
     batch::{Batch, ImageBatch},
     choose,
-    copies::{self, Copies},
-    guard::{self, Fault, Shown},
-    heads, params,
+    copies::Copies,
+    guard::{self, Shown},
+    params,
     question::Question,
     scores::{self, scores},
 };
@@ -300,109 +296,23 @@ impl Model for Llama {
     }
 
     fn truncate(&mut self, sequence: u32, from: u32) -> bool {
-        if let Some(heads) = self.own_heads() {
-            heads.truncate(sequence, from);
-        }
-        let (Ok(id), Ok(place)) = (i32::try_from(sequence), i32::try_from(from)) else {
-            return false;
-        };
-        // SAFETY: the context is valid and `sequence` is one of its own (`Slot` numbers them).
-        let cut = unsafe {
-            let memory = sys::llama_get_memory(self.context);
-            if from == 0 {
-                self.search_from_the_start(id);
-            }
-            // Recurrent states cannot be cut at any place: then the whole sequence goes.
-            sys::llama_memory_seq_rm(memory, id, place, -1)
-                || !sys::llama_memory_seq_rm(memory, id, -1, -1)
-        };
-        if cut && from > 0 && !self.cuts_anywhere() {
-            self.taken_back.insert(sequence);
-        } else {
-            self.taken_back.remove(&sequence);
-        }
-        cut
+        self.cut(sequence, from)
     }
 
     fn copy(&mut self, from: u32, to: u32, computed: u32) -> bool {
-        if self.taken_back.contains(&from) || !copies::pays(computed, self.config.context, self.gpu)
-        {
-            return false;
-        }
-        // SAFETY: the context is valid and the sequences are its own.
-        let asked = unsafe { self.copies.ask(self.context, from, to) };
-        if let Some(heads) = self.own_heads().filter(|_| asked) {
-            // One layer is little, even by way of host memory.
-            let followed = heads.save(from, Part::Whole);
-            heads.restore(to, Part::Whole, &followed);
-        }
-        asked
+        self.copy_cells(from, to, computed)
     }
 
     fn shift(&mut self, sequence: u32, from: u32, count: u32) -> bool {
-        let place = |place: u32| i32::try_from(place).ok();
-        let (Some(id), Some(from), Some(count)) = (place(sequence), place(from), place(count))
-        else {
-            return false;
-        };
-        // SAFETY: the context is valid and `sequence` one of its own; llama.cpp asserts only on memory that cannot shift.
-        let shifted = unsafe {
-            let memory = sys::llama_get_memory(self.context);
-            let can = sys::llama_memory_can_shift(memory)
-                && sys::llama_memory_seq_rm(memory, id, from, from + count);
-            if can {
-                sys::llama_memory_seq_add(memory, id, from + count, -1, -count);
-            }
-            can
-        };
-        if !shifted {
-            self.truncate(sequence, 0);
-        }
-        shifted
+        self.shift_cells(sequence, from, count)
     }
 
     fn save(&mut self, sequence: u32, part: Part) -> Option<Vec<u8>> {
-        if !self.copies.readable(sequence) {
-            return None;
-        }
-        let id = i32::try_from(sequence).ok()?;
-        let began = Instant::now();
-        // SAFETY: the context is valid and `sequence` is one of its own.
-        let saved = unsafe { guard::save(self.context, id, part) };
-        tracing::trace!(bytes = saved.as_ref().map_or(0, Vec::len), took = ?began.elapsed(), "saved");
-        let saved = saved
-            .inspect_err(|fault| tracing::warn!(?fault, "a sequence's state could not be saved"))
-            .ok()?;
-        Some(match self.own_heads() {
-            Some(heads) => heads::join(saved, &heads.save(sequence, part)),
-            None => saved,
-        })
+        self.save_state(sequence, part)
     }
 
     fn restore(&mut self, sequence: u32, part: Part, state: &[u8]) -> bool {
-        let Ok(id) = i32::try_from(sequence) else {
-            return false;
-        };
-        if !self.copies.replaceable(sequence) {
-            self.truncate(sequence, 0);
-            return false;
-        }
-        let (state, followed) = heads::divide(state);
-        self.search_from_the_start(id);
-        let began = Instant::now();
-        // SAFETY: as above; states are of this very model and shape of context: those of files were checked for it.
-        let restored = unsafe { guard::restore(self.context, id, part, state) };
-        tracing::trace!(bytes = state.len(), took = ?began.elapsed(), "restored");
-        if let Err(fault) = &restored {
-            tracing::warn!(?fault, "a sequence's state could not be restored");
-            self.truncate(sequence, 0);
-            return false;
-        }
-        self.taken_back.remove(&sequence);
-        if let Some(heads) = self.own_heads() {
-            heads.restore(sequence, part, followed);
-        }
-        true
+        self.restore_state(sequence, part, state)
     }
 
     fn reset(&mut self) -> Result<(), DecodeError> {
@@ -479,79 +389,8 @@ impl Model for Llama {
 }
 
 impl Llama {
-    /// Has llama.cpp look for free cells from the first one on. In a window's cache it otherwise goes on where it was.
-    fn search_from_the_start(&self, sequence: sys::llama_seq_id) {
-        // It asserts that positions have one dimension.
-        if self.weights.has_window() && self.weights.positions() == 1 {
-            let beyond = sys::llama_pos::MAX - 2;
-            // SAFETY: the context is valid and `sequence` is one of its own. Moving nothing resets the search.
-            unsafe {
-                let memory = sys::llama_get_memory(self.context);
-                sys::llama_memory_seq_add(memory, sequence, beyond, beyond + 1, 1);
-            }
-        }
-    }
-
-    /// # Safety
-    /// The batch holds no more rows and outputs than the context was made for.
-    unsafe fn compute(
-        &mut self,
-        batch: sys::llama_batch,
-        abandoned: &dyn Fn() -> bool,
-    ) -> Result<(), DecodeError> {
-        let context = self.context;
-        // SAFETY: the context is valid and ours; the caller vouches for the batch.
-        let decode = || unsafe { guard::decode(context, batch) };
-        let outcome = self.question.during(abandoned, decode);
-        if !matches!(outcome, Err(Fault::Code(-1))) {
-            self.copies.made(); // what is refused is so before anything is done
-        }
-        outcome.map_err(|fault| match fault {
-            Fault::Code(1) => DecodeError::Full,
-            Fault::Code(2) => DecodeError::Abandoned,
-            Fault::Code(-1) => DecodeError::Refused("llama.cpp refused the batch".into()),
-            Fault::Code(code) => DecodeError::Broken(format!("llama_decode returned {code}")),
-            Fault::Caught(why) => DecodeError::Broken(why),
-        })
-    }
-
     fn rows_of(&self, choice: &Choice<'_, Sampler>) -> Vec<Option<&[f32]>> {
         let rows = choice.row..=choice.row + choice.guesses.len();
         rows.map(|row| self.logits(row)).collect()
-    }
-
-    /// The same for an image.
-    fn check_image(&self, rows: ImageRows<'_>) -> Result<(), DecodeError> {
-        let refuse = |why: &str| Err(DecodeError::Refused(why.into()));
-        let ubatch = self.ubatch().min(self.batch.room);
-        if rows.count == 0 || rows.count > ubatch {
-            return refuse("an image's batch has no rows, or too many");
-        }
-        if rows.image.attention() == Attention::Whole && rows.count != rows.image.rows() {
-            return refuse("an image that must be computed at once was divided");
-        }
-        let end = u64::from(rows.position) + rows.image.rows() as u64;
-        if rows.sequence >= self.config.parallel || end > u64::from(self.config.context) {
-            return refuse("an image lies outside the context");
-        }
-        Ok(())
-    }
-
-    /// What llama.cpp would assert on. Bad tokens, positions and gaps it refuses itself.
-    fn check(&self, rows: &[Row]) -> Result<(), DecodeError> {
-        let refuse = |why: &str| Err(DecodeError::Refused(why.into()));
-        if rows.is_empty() || rows.len() > self.batch.room {
-            return refuse("the batch has no rows, or too many");
-        }
-        if rows.iter().filter(|row| row.logits).count() > self.outputs() {
-            return refuse("more rows ask for logits than there is room for");
-        }
-        if rows
-            .iter()
-            .any(|row| row.sequence >= self.config.parallel || row.position >= self.config.context)
-        {
-            return refuse("a row lies outside the context");
-        }
-        Ok(())
     }
 }
