@@ -58,6 +58,7 @@ held=()
 stop() { for pid in "${held[@]}"; do kill "$pid" 2>/dev/null || true; done; }
 trap stop EXIT
 for gpu in $([ "$FREE" = all ] || seq 0 $((GPUS - 1))); do
+    rm -f "$HOME_DIR/ballast.$gpu"
     "$HOME_DIR/ballast" "$FREE" "$gpu" >"$HOME_DIR/ballast.$gpu" &
     held+=($!)
     until [ -s "$HOME_DIR/ballast.$gpu" ]; do kill -0 "${held[-1]}" || exit 1; sleep 0.1; done
