@@ -2,10 +2,12 @@
 //! hidden states.
 
 mod added;
+mod followed;
 mod guess;
 
 use std::{ptr, sync::Arc};
 
+use followed::{Batch, Followed};
 use llama_cpp_sys_2 as sys;
 
 use super::{
@@ -20,8 +22,8 @@ use crate::engine::{
 
 pub(super) use added::{divide, join};
 
-/// Hidden states that are kept of each sequence: so many tokens can be taken back without loss.
-const KEPT: usize = 32;
+/// So many tokens of a sequence wait at most: a batch for all of them costs hardly more than one for each would.
+const WAITING: usize = 64;
 
 /// The context of the prediction layers, and how far it follows each sequence.
 pub(super) struct Heads {
@@ -31,19 +33,12 @@ pub(super) struct Heads {
     weights: Arc<Weights>,
     /// Tokens of context for each sequence.
     length: u32,
+    /// Most rows of a batch.
+    room: usize,
     /// Numbers of a hidden state.
     width: usize,
     followed: Vec<Followed>,
     pace: Pace,
-}
-
-/// What is known of one sequence.
-#[derive(Debug, Clone, Default)]
-struct Followed {
-    /// Position of the next token to follow.
-    end: u32,
-    /// Hidden states of the latest tokens before it, one after the other.
-    states: Vec<f32>,
 }
 
 impl Heads {
@@ -57,13 +52,15 @@ impl Heads {
         backend::take_errors();
         // SAFETY: the weights outlive the context: `heads` holds both, and frees the context first.
         let context = unsafe { guard::context(weights.as_mut_ptr(), params) }.map_err(inside)?;
+        let width = weights.state_width();
         let mut heads = Self {
             context,
             batch: ptr::null_mut(),
-            width: weights.state_width(),
+            width,
             weights,
             length,
-            followed: vec![Followed::default(); params.n_seq_max as usize],
+            room: params.n_batch as usize,
+            followed: vec![Followed::new(width); params.n_seq_max as usize],
             pace: Pace::default(),
         };
         // SAFETY: the context is valid and ours.
@@ -85,68 +82,58 @@ impl Heads {
     }
 
     /// The model has just computed these rows in `target`, which shows the states of all.
+    ///
+    /// They wait until there are many, or until a guess needs them: most steps cost no batch of the prediction layers.
     pub(super) fn follow(
         &mut self,
         target: *mut sys::llama_context,
         rows: &[Row],
     ) -> Result<(), Fault> {
-        let mut states = Vec::with_capacity(rows.len() * self.width);
-        let mut own = Vec::with_capacity(rows.len());
+        let mut sequence = None;
         for (at, row) in rows.iter().enumerate() {
-            let before = at
-                .checked_sub(1)
-                .filter(|&before| rows[before].sequence == row.sequence);
-            if let Some(before) = before {
-                states.extend_from_slice(shown(target, before, self.width)?);
-            } else {
+            if sequence.replace(row.sequence) != Some(row.sequence) {
                 self.begin(row.sequence, row.position);
-                self.push_latest(row.sequence, &mut states);
             }
-            own.push(StateRow {
-                logits: false,
-                ..state_row(row)
-            });
-        }
-        self.decode(&own, &states)?;
-        for (at, row) in rows.iter().enumerate() {
             let state = shown(target, at, self.width)?;
-            self.followed[row.sequence as usize].push(state, self.width, row.position);
+            self.followed[row.sequence as usize].push(row.token, state);
+        }
+        for sequence in 0..small(self.followed.len()) {
+            if self.followed[sequence as usize].waiting() >= WAITING {
+                self.catch_up(sequence)?;
+            }
         }
         Ok(())
     }
 
-    /// What follows begins at this position: guesses behind it go, and all where something between is not known.
+    /// What follows begins at this position: what is behind it goes, and all where something between is not known.
     fn begin(&mut self, sequence: u32, position: u32) {
         self.truncate(sequence, position);
         let followed = &mut self.followed[sequence as usize];
-        if followed.end != position {
-            *followed = Followed {
-                end: position,
-                states: Vec::new(),
-            };
+        if followed.end() != position {
+            followed.go_on(position, Vec::new());
             self.remove(sequence, 0);
         }
     }
 
-    /// The state of the latest token followed; nothing in particular where that is not known.
-    fn push_latest(&self, sequence: u32, states: &mut Vec<f32>) {
-        let known = &self.followed[sequence as usize].states;
-        match known.len().checked_sub(self.width) {
-            Some(start) => states.extend_from_slice(&known[start..]),
-            None => states.resize(states.len() + self.width, 0.0),
+    /// Computes what waits of a sequence.
+    fn catch_up(&mut self, sequence: u32) -> Result<(), Fault> {
+        let followed = &self.followed[sequence as usize];
+        let mut batch = Batch::default();
+        followed.push_waiting(sequence, &mut batch);
+        self.remove(sequence, followed.computed());
+        for (rows, states) in batch.parts(self.room, self.width) {
+            self.decode(rows, states)?;
         }
+        self.followed[sequence as usize].caught_up();
+        Ok(())
     }
 
     /// Forgets positions `from..` of a sequence.
     pub(super) fn truncate(&mut self, sequence: u32, from: u32) {
-        let Some(followed) = self.followed.get_mut(sequence as usize) else {
-            return;
-        };
-        let gone = followed.end.saturating_sub(from) as usize;
-        let left = followed.states.len().saturating_sub(gone * self.width);
-        followed.states.truncate(left);
-        followed.end = followed.end.min(from);
-        self.remove(sequence, from);
+        if let Some(followed) = self.followed.get_mut(sequence as usize) {
+            followed.truncate(from);
+            self.remove(sequence, from);
+        }
     }
 
     pub(super) fn clear(&mut self) {
@@ -156,13 +143,14 @@ impl Heads {
     }
 
     /// What [`Self::restore`] needs to go on from here: the latest hidden state, and of a whole sequence its cache.
-    pub(super) fn save(&self, sequence: u32, part: Part) -> Vec<u8> {
-        let Some(followed) = self.followed.get(sequence as usize) else {
+    pub(super) fn save(&mut self, sequence: u32, part: Part) -> Vec<u8> {
+        if (sequence as usize) >= self.followed.len() || self.catch_up(sequence).is_err() {
             return Vec::new();
-        };
-        let mut bytes = followed.end.to_le_bytes().to_vec();
+        }
+        let followed = &self.followed[sequence as usize];
+        let mut bytes = followed.end().to_le_bytes().to_vec();
         let mut state = Vec::with_capacity(self.width);
-        self.push_latest(sequence, &mut state);
+        followed.push_state(0, &mut state);
         bytes.extend(state.iter().flat_map(|number| number.to_le_bytes()));
         if part == Part::Whole {
             // SAFETY: the context is valid and `sequence` one of its own.
@@ -174,36 +162,33 @@ impl Heads {
 
     /// Goes on from what was saved; anew where that cannot be had.
     pub(super) fn restore(&mut self, sequence: u32, part: Part, saved: &[u8]) {
-        let Some((end, rest)) = saved.split_first_chunk() else {
-            return self.truncate(sequence, 0);
-        };
+        match self.saved_state(sequence, part, saved) {
+            Some((end, state)) => self.followed[sequence as usize].go_on(end, state),
+            None => self.truncate(sequence, 0),
+        }
+    }
+
+    /// Where what was saved ends, and the state there, once the cache is as it was.
+    fn saved_state(&mut self, sequence: u32, part: Part, saved: &[u8]) -> Option<(u32, Vec<f32>)> {
+        let (end, rest) = saved.split_first_chunk()?;
         let end = u32::from_le_bytes(*end);
-        let Some((state, cache)) = rest.split_at_checked(self.width * size_of::<f32>()) else {
-            return self.truncate(sequence, 0);
-        };
-        let there = match part {
+        let (state, cache) = rest.split_at_checked(self.width * size_of::<f32>())?;
+        match part {
             Part::Rest => {
                 self.truncate(sequence, end);
-                self.followed
-                    .get(sequence as usize)
-                    .is_some_and(|followed| followed.end == end)
+                let there = self.followed.get(sequence as usize)?.end() == end;
+                there.then(|| self.catch_up(sequence).ok())??;
             }
             Part::Whole => {
                 self.truncate(sequence, 0);
                 // SAFETY: as for `save`; states never outlive the model they were saved from.
-                unsafe { guard::restore(self.context, sequence.cast_signed(), part, cache) }.is_ok()
+                unsafe { guard::restore(self.context, sequence.cast_signed(), part, cache) }
+                    .ok()?;
             }
-        };
-        if there && let Some(followed) = self.followed.get_mut(sequence as usize) {
-            let (numbers, _) = state.as_chunks();
-            followed.end = end;
-            followed.states = numbers
-                .iter()
-                .map(|bytes| f32::from_le_bytes(*bytes))
-                .collect();
-        } else {
-            self.truncate(sequence, 0);
         }
+        let (numbers, _) = state.as_chunks();
+        let state = numbers.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        Some((end, state.collect()))
     }
 
     fn remove(&mut self, sequence: u32, from: u32) {
@@ -223,17 +208,6 @@ impl Heads {
     }
 }
 
-impl Followed {
-    /// One more token was computed.
-    fn push(&mut self, state: &[f32], width: usize, position: u32) {
-        if self.states.len() >= 2 * KEPT * width {
-            self.states.drain(..KEPT * width);
-        }
-        self.states.extend_from_slice(state);
-        self.end = position + 1;
-    }
-}
-
 /// The state of a row of the model's latest batch.
 fn shown<'a>(
     target: *mut sys::llama_context,
@@ -246,15 +220,6 @@ fn shown<'a>(
         .ok_or_else(|| Fault::Caught("a hidden state is missing".into()))
 }
 
-fn state_row(row: &Row) -> StateRow {
-    StateRow {
-        token: row.token,
-        position: row.position.cast_signed(),
-        sequence: row.sequence.cast_signed(),
-        logits: row.logits,
-    }
-}
-
 impl Drop for Heads {
     fn drop(&mut self) {
         // SAFETY: nothing else holds them; null is allowed.
@@ -264,22 +229,5 @@ impl Drop for Heads {
             }
             sys::llama_free(self.context);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_latest_states_of_a_sequence_are_kept_and_no_more_than_enough() {
-        let mut followed = Followed::default();
-        for position in 0..1000_u16 {
-            followed.push(&[f32::from(position), 0.0], 2, u32::from(position));
-            assert!(followed.states.len() <= 4 * KEPT);
-        }
-        assert_eq!(followed.end, 1000);
-        assert!(followed.states.ends_with(&[998.0, 0.0, 999.0, 0.0]));
-        assert!(followed.states.len() >= 2 * KEPT);
     }
 }

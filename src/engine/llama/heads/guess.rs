@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use llama_cpp_sys_2 as sys;
 
-use super::{Heads, state_row};
+use super::{Batch, Followed, Heads};
 use crate::engine::{
     draft::{Drafter, Guesses, UNSURE, Wish},
     llama::{
-        guard::{self, StateRow},
+        guard::{self, Fault, StateRow},
         scores,
     },
-    model::{DecodeError, Row, Vocab},
+    model::{DecodeError, Vocab},
     slot::small,
 };
 
@@ -36,47 +36,52 @@ impl Heads {
         }
     }
 
-    /// Those that can be guessed for, each with the row of its last token.
-    fn set_out(&self, wishes: &[Wish<'_>]) -> (Vec<Course>, Vec<StateRow>, Vec<f32>) {
-        let (mut courses, mut rows, mut states) = (Vec::new(), Vec::new(), Vec::new());
-        for wish in wishes {
+    /// Those that can be guessed for, each with what it still waits for and its last token.
+    fn set_out(&self, wishes: &[Wish<'_>]) -> (Vec<Course>, Batch) {
+        let mut batch = Batch::default();
+        let mut set_out = |wish: &Wish<'_>| {
             let last = wish.tokens.last().filter(|_| self.is_ready(wish));
-            courses.push(Course {
-                row: last.map(|_| rows.len()),
+            if let Some(&token) = last {
+                let followed = &self.followed[wish.sequence as usize];
+                followed.push_waiting(wish.sequence, &mut batch);
+                followed.push_next(wish.sequence, token, &mut batch);
+            }
+            Course {
+                row: last.map(|_| batch.rows.len() - 1),
                 sure: 1.0,
                 guesses: Guesses {
                     ready: last.is_some(),
                     tokens: Vec::new(),
                 },
-            });
-            if let Some(&token) = last {
-                self.push_latest(wish.sequence, &mut states);
-                rows.push(state_row(&Row {
-                    token,
-                    position: self.followed[wish.sequence as usize].end,
-                    sequence: wish.sequence,
-                    logits: true,
-                }));
+            }
+        };
+        (wishes.iter().map(&mut set_out).collect(), batch)
+    }
+
+    /// What waits fits into one batch with what is asked next.
+    fn make_room(&mut self, wishes: &[Wish<'_>]) -> Result<(), Fault> {
+        let waiting = |wish: &Wish<'_>| {
+            let followed = self.followed.get(wish.sequence as usize);
+            followed.map_or(0, Followed::waiting) + 1
+        };
+        if wishes.iter().map(waiting).sum::<usize>() > self.room {
+            for wish in wishes {
+                if self.is_ready(wish) {
+                    self.catch_up(wish.sequence)?;
+                }
             }
         }
-        (courses, rows, states)
+        Ok(())
     }
 
     fn is_ready(&self, wish: &Wish<'_>) -> bool {
-        let end = self
-            .followed
-            .get(wish.sequence as usize)
-            .map(|followed| followed.end);
+        let end = self.followed.get(wish.sequence as usize).map(Followed::end);
         end.is_some_and(|end| end as usize + 1 == wish.tokens.len() && end + 1 < self.length)
     }
 
-    /// The next token of each course that goes on, and the rows and states that continue them.
-    fn choose(
-        &self,
-        courses: &mut [Course],
-        rows: &[StateRow],
-    ) -> Result<(Vec<StateRow>, Vec<f32>), DecodeError> {
-        let (mut next, mut states) = (Vec::new(), Vec::new());
+    /// The next token of each course that goes on, and what continues them.
+    fn choose(&self, courses: &mut [Course], batch: &Batch) -> Result<Batch, DecodeError> {
+        let mut next = Batch::default();
         for course in courses {
             let Some(at) = course.row.take() else {
                 continue;
@@ -91,21 +96,23 @@ impl Heads {
                 continue;
             }
             course.guesses.tokens.push(token);
-            let position = rows[at].position + 1;
+            let row = batch.rows[at];
+            let position = row.position + 1;
             if self.weights.is_eog(token) || position.cast_unsigned() >= self.length {
                 continue;
             }
             // SAFETY: the context is valid and shows the states of rows with logits.
             let state = unsafe { guard::state(self.context, at, self.width) };
-            states.extend_from_slice(state.ok_or_else(|| refuse("show no state"))?);
-            course.row = Some(next.len());
-            next.push(StateRow {
+            let state = state.ok_or_else(|| refuse("show no state"))?;
+            next.states.extend_from_slice(state);
+            course.row = Some(next.rows.len());
+            next.rows.push(StateRow {
                 token,
                 position,
-                ..rows[at]
+                ..row
             });
         }
-        Ok((next, states))
+        Ok(next)
     }
 }
 
@@ -126,28 +133,32 @@ impl Drafter for Heads {
         _patience: Duration, // everything is read by following
         abandoned: &dyn Fn() -> bool,
     ) -> Result<Vec<Guesses>, DecodeError> {
-        let (mut courses, mut rows, mut states) = self.set_out(wishes);
-        for wish in wishes {
+        let broken = |fault| DecodeError::Broken(format!("prediction layers: {fault:?}"));
+        self.make_room(wishes).map_err(broken)?;
+        let (mut courses, mut batch) = self.set_out(wishes);
+        let ready = wishes.iter().filter(|wish| self.is_ready(wish));
+        let ready: Vec<_> = ready.map(|wish| wish.sequence).collect();
+        for &sequence in &ready {
             // What was guessed for an earlier end.
-            let end = self
-                .followed
-                .get(wish.sequence as usize)
-                .map_or(0, |followed| followed.end);
-            self.remove(wish.sequence, end);
+            self.remove(sequence, self.followed[sequence as usize].computed());
         }
-        for _ in 0..most {
-            if rows.is_empty() {
+        for guessed in 0..most {
+            if batch.rows.is_empty() {
                 break;
             }
             if abandoned() {
                 return Err(DecodeError::Abandoned);
             }
             let began = Instant::now();
-            self.decode(&rows, &states)
-                .map_err(|fault| DecodeError::Broken(format!("prediction layers: {fault:?}")))?;
-            let next = self.choose(&mut courses, &rows)?;
-            self.pace.observe(rows.len(), began.elapsed(), true);
-            (rows, states) = next;
+            self.decode(&batch.rows, &batch.states).map_err(broken)?;
+            if guessed == 0 {
+                for &sequence in &ready {
+                    self.followed[sequence as usize].caught_up();
+                }
+            }
+            let next = self.choose(&mut courses, &batch)?;
+            self.pace.observe(batch.rows.len(), began.elapsed(), true);
+            batch = next;
         }
         Ok(courses.into_iter().map(|course| course.guesses).collect())
     }
