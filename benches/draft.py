@@ -2,7 +2,8 @@
 
 Both servers get the same prompts: questions, or (`--random`) token ids, which suit synthetic models. Speculation must not
 change an answer: greedy texts of both are compared. A synthetic model that its prediction layer can guess for is written by
-`gen_moe.py --mtp --mtp-reads token --gain 0.03`: the smaller the gain, the more guesses come true.
+`gen_moe.py --mtp --mtp-reads token --gain 0.03 --logit-scale 40`: the smaller the gain, the more guesses come true, and
+without so large a scale of logits nobody is sure enough to guess.
 
     benches/draft.py --model target.gguf --draft draft.gguf
     benches/draft.py --model target.gguf --mtp --random --streams 1,4,8
