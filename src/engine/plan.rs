@@ -58,21 +58,27 @@ pub(crate) enum First {
 }
 
 /// The batch of the running streams, at most `most` rows; ascending by sequence, as llama.cpp batches best. Those that have
-/// more rows than others wait with the rest, so that all are computed together.
+/// more rows than others wait with the rest, so that all are computed together. A prompt of which one token is left comes
+/// along where all have one row: it costs them next to nothing, and a batch of its own a run through all weights.
 pub(crate) fn streams(wants: &[Want], most: u32) -> Vec<Share> {
     let rows = wants.iter().filter_map(|want| match want.work {
         Work::Decode { rows, .. } => Some(rows),
         Work::Prefill { .. } | Work::Image { .. } | Work::Scored { .. } => None,
     });
-    let least = rows.min().unwrap_or(0);
-    let mut left = most;
-    let shares = wants.iter().filter_map(|want| {
-        let Work::Decode { rows, whole } = want.work else {
-            return None;
-        };
-        let tokens = if whole { rows } else { least };
-        left = left.checked_sub(tokens)?;
-        let sequence = want.sequence;
+    let Some(least) = rows.min() else {
+        return Vec::new();
+    };
+    let running = wants.iter().filter_map(|want| match want.work {
+        Work::Decode { rows, whole } => Some((want.sequence, if whole { rows } else { least })),
+        Work::Prefill { .. } | Work::Image { .. } | Work::Scored { .. } => None,
+    });
+    let last_rows = wants.iter().filter_map(|want| match want.work {
+        Work::Prefill { left: 1, .. } if least == 1 => Some((want.sequence, 1)),
+        _ => None,
+    });
+    let mut room = most;
+    let shares = running.chain(last_rows).filter_map(|(sequence, tokens)| {
+        room = room.checked_sub(tokens)?;
         Some(Share { sequence, tokens })
     });
     let mut shares: Vec<_> = shares.collect();
@@ -203,6 +209,22 @@ mod tests {
     }
 
     #[test]
+    fn a_prompts_last_token_comes_along_with_streams_of_one_row() {
+        let wants = [prompt(0, 1), stream(1), prompt(2, 2)];
+        assert_eq!(plain(&streams(&wants, 2048)), [(0, 1), (1, 1)]);
+        assert_eq!(plain(&streams(&wants, 1)), [(1, 1)]);
+        assert_eq!(plain(&streams(&[prompt(0, 1)], 2048)), []);
+        let guessed = Want {
+            sequence: 1,
+            work: Work::Decode {
+                rows: 3,
+                whole: true,
+            },
+        };
+        assert_eq!(plain(&streams(&[prompt(0, 1), guessed], 2048)), [(1, 3)]);
+    }
+
+    #[test]
     fn streams_with_more_to_compute_wait_with_what_the_others_do_not_have() {
         let more = |sequence, rows, whole| Want {
             sequence,
@@ -319,8 +341,8 @@ mod tests {
                         let tokens = streamed.unwrap_or(0);
                         prop_assert!(tokens == rows || !whole && tokens >= 1 && tokens < rows);
                     }
-                    Work::Prefill { until, .. } => {
-                        prop_assert_eq!(streamed, None);
+                    Work::Prefill { left, until, .. } => {
+                        prop_assert!(streamed.is_none_or(|tokens| (tokens, left) == (1, 1)));
                         prop_assert!(prompted.is_none_or(|tokens| tokens >= 1 && tokens <= until));
                     }
                     Work::Image { .. } | Work::Scored { .. } => prop_assert_eq!((streamed, prompted), (None, None)),

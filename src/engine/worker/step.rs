@@ -190,13 +190,14 @@ impl<M: Model> Worker<M> {
         } else {
             First::Shortest
         };
-        let wants: Vec<_> = wants.into_iter().map(|(_, want)| want).collect();
+        let mut wants: Vec<_> = wants.into_iter().map(|(_, want)| want).collect();
         if grid > 1 {
             let mut batches = plan::alone(&wants, first);
             batches.extend(plan::image(&wants, ubatch).map(|share| vec![share]));
             return batches;
         }
         let streams = plan::streams(&wants, small(self.model.batch()));
+        wants.retain(|want| streams.iter().all(|share| share.sequence != want.sequence));
         let (mut prompt_rows, mut image_rows) = (small(self.model.prompt_rows()), ubatch);
         // Streams with other adapters wait for these prompts, too.
         if running {
