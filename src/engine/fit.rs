@@ -28,7 +28,7 @@ use super::{
     task::Task,
     threads,
 };
-use crate::config::{EngineConfig, GpuLayers, Kind};
+use crate::config::{EngineConfig, GpuLayers, Kind, Mtp};
 
 /// Why there is no placement.
 #[derive(Debug, thiserror::Error)]
@@ -138,9 +138,13 @@ fn fit_beside(
         None => vec![0; chosen.len() + 1],
     };
     let worn = adapters::most(&adapters, chosen.len());
-    let margins: Vec<u64> = chosen
-        .iter()
-        .map(|_| margin(config))
+    let beside = |at: usize| {
+        let taken = [projector[at] > 0, drafting[at] > 0];
+        let heads = usize::from(config.speculate.mtp == Mtp::On);
+        heads + taken.into_iter().filter(|taken| *taken).count()
+    };
+    let margins: Vec<u64> = (0..chosen.len())
+        .map(|at| margin(config, beside(at)))
         .chain([HOST_MARGIN])
         .zip(projector.iter().zip(&drafting))
         .map(|(margin, (projector, draft))| margin + projector + draft)
@@ -255,10 +259,14 @@ impl Gauge for Engine<'_> {
 
 /// What a GPU must have left beside the planned buffers, in bytes: kernels, their libraries and their scratch memory.
 /// 188–227 MiB were seen with ubatches of 512 (H200, CUDA 13), in the warm-up and not a byte more afterwards; scratch
-/// memory grows with the ubatch.
-fn margin(config: &EngineConfig) -> u64 {
+/// memory grows with the ubatch. Each context `beside` the model's has libraries of its own: 116 MiB for prediction layers.
+fn margin(config: &EngineConfig, beside: usize) -> u64 {
     const KERNELS_MIB: u64 = 192;
+    const CONTEXT_MIB: u64 = 128;
     const TOKENS_PER_MIB: u64 = 6;
-    let automatic = || KERNELS_MIB + u64::from(config.ubatch).div_ceil(TOKENS_PER_MIB);
+    let automatic = || {
+        let scratch = u64::from(config.ubatch).div_ceil(TOKENS_PER_MIB);
+        KERNELS_MIB + scratch + CONTEXT_MIB * beside as u64
+    };
     config.placement.margin.map_or_else(automatic, u64::from) << 20
 }
