@@ -27,8 +27,7 @@ struct Course {
 impl Heads {
     fn logits(&self, row: usize) -> Option<&[f32]> {
         let row = i32::try_from(row).ok()?;
-        // SAFETY: every row of a batch of guesses asks for logits; they are valid until the next one, which needs
-        // `&mut self`.
+        // SAFETY: a course's row asked for logits; they are valid until the next batch, which needs `&mut self`.
         unsafe {
             let logits = sys::llama_get_logits_ith(self.context, row);
             (!logits.is_null())
