@@ -1,6 +1,7 @@
 //! The engine's sign of life: when its present step last went forward, readable from any thread.
 
 use std::{
+    cell::Cell,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -32,6 +33,14 @@ impl Pulse {
         self.last_beat.store(now, Ordering::Relaxed);
     }
 
+    /// For a computation that asks between the nodes of its graph, some hundred times a token, whether to go on.
+    pub(crate) fn looks(&self) -> Looks<'_> {
+        Looks {
+            pulse: self,
+            nodes: Cell::new(0),
+        }
+    }
+
     /// How long a step has not gone forward; zero while the engine waits for work.
     pub fn step_age(&self) -> Duration {
         match self.last_beat.load(Ordering::Relaxed) {
@@ -41,5 +50,27 @@ impl Pulse {
                 .elapsed()
                 .saturating_sub(Duration::from_micros(began)),
         }
+    }
+}
+
+/// Says now and then that it is time to look at who still waits.
+pub(crate) struct Looks<'a> {
+    pulse: &'a Pulse,
+    nodes: Cell<u32>,
+}
+
+impl Looks<'_> {
+    /// Nodes of a graph from one look to the next: microseconds for a small model, less than a second for a large one on a
+    /// CPU.
+    const NODES_BETWEEN: u32 = 16;
+
+    /// One more node is computed. Whether to look now, which is also a beat: the graph goes forward.
+    pub(crate) fn due(&self) -> bool {
+        self.nodes.set(self.nodes.get().wrapping_add(1));
+        let due = self.nodes.get().is_multiple_of(Self::NODES_BETWEEN);
+        if due {
+            self.pulse.beat();
+        }
+        due
     }
 }

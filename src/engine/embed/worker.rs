@@ -1,7 +1,6 @@
 //! The thread: receive, take turns, read, hand out. State moves only after the device said yes.
 
 use std::{
-    cell::Cell,
     collections::VecDeque,
     panic::{self, AssertUnwindSafe},
     sync::{Arc, atomic::Ordering},
@@ -15,9 +14,6 @@ use super::{
     turns::{self, Room, Turns},
 };
 use crate::engine::{Done, Failed, Shared, Times, Token, model::DecodeError, queue::Completions};
-
-/// Nodes of a graph computed before the next look at who still waits.
-const NODES_BETWEEN_LOOKS: u32 = 16;
 
 pub(super) struct Worker<M: Encoder> {
     encoder: M,
@@ -204,17 +200,12 @@ impl<M: Encoder> Worker<M> {
         let texts: Vec<&[Token]> = sharing()
             .flat_map(|(active, &count)| active.left()[..count].iter().map(Vec::as_slice))
             .collect();
-        let (pulse, halt) = (&self.shared.pulse, &self.shared.halt);
-        let nodes = Cell::new(0_u32);
-        let abandoned = || {
-            nodes.set(nodes.get().wrapping_add(1));
-            if !nodes.get().is_multiple_of(NODES_BETWEEN_LOOKS) {
-                return false;
-            }
-            pulse.beat();
+        let given_up = || {
             let mut readers = sharing().filter(|(_, count)| **count > 0);
-            halt.is_cancelled() || readers.all(|(active, _)| active.is_given_up())
+            readers.all(|(active, _)| active.is_given_up())
         };
+        let looks = self.shared.pulse.looks();
+        let abandoned = || looks.due() && (self.shared.halt.is_cancelled() || given_up());
         let tokens: usize = texts.iter().map(|text| text.len()).sum();
         let began = Instant::now();
         match self.encoder.encode(&texts, &abandoned) {

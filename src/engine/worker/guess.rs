@@ -1,16 +1,14 @@
 //! Guesses before a step: what a sequence said before, else what a drafter thinks; and what is learnt from how they did.
 
-use std::cell::Cell;
-
-use super::{Worker, step::NODES_BETWEEN_LOOKS};
+use super::Worker;
 use crate::engine::{
     Worth,
-    draft::{Guesses, Wish},
+    draft::{Drafter, Guesses, Wish},
     media,
     model::{DecodeError, Model},
-    odds,
+    odds::{self, Odds},
     plan::Work,
-    slot::{Active, small},
+    slot::{Active, Slot, small},
 };
 
 /// A drafter reads a sequence from its start only if that takes no more than this part of the time that the rest of the
@@ -26,6 +24,49 @@ struct Limits {
     outputs: usize,
     /// Guesses for one sequence.
     most: usize,
+}
+
+/// A slot whose sequence the drafter may guess for.
+struct Able<'a> {
+    slot: usize,
+    odds: &'a Odds,
+    /// Tokens that may be guessed.
+    left: usize,
+    wish: Wish<'a>,
+}
+
+/// The slots whose sequences `drafter` may guess for, the most promising first. `worth_reading`: whether so many tokens are
+/// worth the seconds that it takes to read what came before them.
+fn able<'a, S>(
+    slots: &'a [Slot<S>],
+    context: usize,
+    drafter: &dyn Drafter,
+    worth_reading: impl Fn(usize, f64) -> bool,
+) -> Vec<Able<'a>> {
+    let able = slots.iter().enumerate().filter_map(|(at, slot)| {
+        let (Some(Work::Decode { .. }), Some(active)) = (slot.work(1), &slot.active) else {
+            return None;
+        };
+        let odds = active.drafted.as_ref()?;
+        let left = active.left(context).saturating_sub(1);
+        if left == 0 || !active.guesses.is_empty() || !odds.are_open(active.tokens.len()) {
+            return None;
+        }
+        let wish = Wish {
+            sequence: slot.sequence,
+            tokens: &active.tokens,
+        };
+        let behind = drafter.seconds_behind(&wish)?;
+        worth_reading(left, behind).then_some(Able {
+            slot: at,
+            odds,
+            left,
+            wish,
+        })
+    });
+    let mut able: Vec<_> = able.collect();
+    able.sort_by(|a, b| b.odds.expected(1).total_cmp(&a.odds.expected(1)));
+    able
 }
 
 impl<M: Model> Worker<M> {
@@ -117,33 +158,12 @@ impl<M: Model> Worker<M> {
         let Some(drafter) = self.model.drafter().filter(|_| self.drafting) else {
             return;
         };
-        // Slots whose sequence may be guessed for.
-        let mut able = Vec::new();
-        for (at, slot) in self.slots.iter().enumerate() {
-            let (Some(Work::Decode { .. }), Some(active)) = (slot.work(1), &slot.active) else {
-                continue;
-            };
-            let Some(odds) = &active.drafted else {
-                continue;
-            };
-            let left = active.left(context).saturating_sub(1);
-            if left == 0 || !active.guesses.is_empty() || !odds.are_open(active.tokens.len()) {
-                continue;
-            }
-            let wish = Wish {
-                sequence: slot.sequence,
-                tokens: &active.tokens,
-            };
-            #[expect(clippy::cast_precision_loss, reason = "tokens of an answer")]
-            let rest = left as f64 * plain;
-            if let Some(behind) = drafter.seconds_behind(&wish)
-                && (worth == Worth::Assumed || behind <= rest * WORTH_READING)
-            {
-                able.push((at, odds, left, wish));
-            }
-        }
-        able.sort_by(|(.., a, _, _), (.., b, _, _)| b.expected(1).total_cmp(&a.expected(1)));
-        let odds: Vec<_> = able.iter().map(|(_, odds, ..)| *odds).collect();
+        #[expect(clippy::cast_precision_loss, reason = "tokens of an answer")]
+        let worth_reading = |left: usize, behind: f64| {
+            worth == Worth::Assumed || behind <= left as f64 * plain * WORTH_READING
+        };
+        let mut able = able(&self.slots, context, drafter, worth_reading);
+        let odds: Vec<_> = able.iter().map(|able| able.odds).collect();
         let share = odds::share(
             &odds,
             limits.running,
@@ -154,39 +174,27 @@ impl<M: Model> Worker<M> {
                 Worth::Assumed => 0.0,
             },
         );
-        able.truncate(share.map_or(able.len(), |share| share.sequences));
-        able.sort_by_key(|(at, ..)| *at);
-        let wishes: Vec<_> = able.iter().map(|(.., wish)| *wish).collect();
-        let (halt, pulse) = (&self.shared.halt, &self.shared.pulse);
-        let nodes = Cell::new(0_u32);
-        let abandoned = || {
-            nodes.set(nodes.get().wrapping_add(1));
-            if !nodes.get().is_multiple_of(NODES_BETWEEN_LOOKS) {
-                return false;
-            }
-            pulse.beat();
-            halt.is_cancelled()
+        let Some(share) = share else {
+            let declined: Vec<_> = able.iter().map(|able| able.slot).collect();
+            return declined.into_iter().for_each(|at| self.decline(at));
         };
-        let guess =
-            |share: odds::Share| drafter.guess(&wishes, share.guesses, patience, &abandoned);
-        let outcome = share.map(guess);
-        let lefts: Vec<_> = able.iter().map(|(at, _, left, _)| (*at, *left)).collect();
+        able.truncate(share.sequences);
+        able.sort_by_key(|able| able.slot);
+        let wishes: Vec<_> = able.iter().map(|able| able.wish).collect();
+        let looks = self.shared.pulse.looks();
+        let abandoned = || looks.due() && self.shared.halt.is_cancelled();
+        let outcome = drafter.guess(&wishes, share.guesses, patience, &abandoned);
+        let places: Vec<_> = able.iter().map(|able| (able.slot, able.left)).collect();
         match outcome {
-            None => {
-                for (at, _) in lefts {
-                    self.decline(at);
-                }
-            }
-            Some(Ok(guessed)) => {
-                let asked = share.map_or(0, |share| share.guesses);
-                for ((at, left), guesses) in lefts.into_iter().zip(guessed) {
+            Ok(guessed) => {
+                for ((at, left), guesses) in places.into_iter().zip(guessed) {
                     if let Some(active) = &mut self.slots[at].active {
-                        active.consider(guesses, asked.min(left), vocabulary);
+                        active.consider(guesses, share.guesses.min(left), vocabulary);
                     }
                 }
             }
-            Some(Err(DecodeError::Abandoned)) => {}
-            Some(Err(error)) => {
+            Err(DecodeError::Abandoned) => {}
+            Err(error) => {
                 tracing::warn!(%error, "the drafter failed: nothing is drafted any more until a restart");
                 self.drafting = false;
             }

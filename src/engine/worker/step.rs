@@ -1,9 +1,6 @@
 //! One step: plan, decode, sample, commit.
 
-use std::{
-    cell::Cell,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{Dead, Worker};
 use crate::engine::{
@@ -13,9 +10,6 @@ use crate::engine::{
     slot::{Active, small},
 };
 
-/// Nodes of a graph computed before the next look at who still waits: microseconds for a small model, less
-/// than a second for a large one on a CPU.
-pub(super) const NODES_BETWEEN_LOOKS: u32 = 16;
 /// In one step of so many the prompt that waits longest goes first.
 const TURN_OF_THE_OLDEST: u64 = 4;
 
@@ -72,24 +66,13 @@ impl<M: Model> Worker<M> {
             }
         }
         let (slots, halt) = (&self.slots, &self.shared.halt);
-        let pulse = &self.shared.pulse;
-        let nodes = Cell::new(0_u32);
-        // llama.cpp asks between the nodes of its graph, some hundred times a token. That it asks shows
-        // that the graph goes forward; an answer now and then is enough.
-        let abandoned = || {
-            nodes.set(nodes.get().wrapping_add(1));
-            if !nodes.get().is_multiple_of(NODES_BETWEEN_LOOKS) {
-                return false;
-            }
-            pulse.beat();
-            halt.is_cancelled()
-                || shares.iter().all(|share| {
-                    let active = &slots[share.sequence as usize].active;
-                    let given_up =
-                        |active: &Active<_>| active.is_abandoned() || active.is_overdue();
-                    active.as_ref().is_none_or(given_up)
-                })
+        let given_up = |share: &Share| {
+            let active = &slots[share.sequence as usize].active;
+            let given_up = |active: &Active<_>| active.is_abandoned() || active.is_overdue();
+            active.as_ref().is_none_or(given_up)
         };
+        let looks = self.shared.pulse.looks();
+        let abandoned = || looks.due() && (halt.is_cancelled() || shares.iter().all(given_up));
         let (set, adapters) = shares.first().map_or((Set::PLAIN, [].as_slice()), |share| {
             slots[share.sequence as usize].adapters()
         });
