@@ -103,6 +103,26 @@ async fn the_last_chunk_carries_llama_servers_timings() {
 }
 
 #[tokio::test]
+async fn a_character_cut_short_has_its_logprobs_too() {
+    let server = Server::ready();
+    let body = |stream| json!({"logprobs": true, "max_tokens": 2, "stream": stream});
+    let whole = value(server.chat("aé", body(false)).await).await;
+    let choice = &whole["choices"][0];
+    assert_eq!(choice["message"]["content"], "a\u{FFFD}");
+    let bytes = |logprobs: &Value| -> Vec<Value> {
+        let tokens = logprobs["content"].as_array().into_iter().flatten();
+        tokens.map(|token| token["bytes"].clone()).collect()
+    };
+    assert_eq!(bytes(&choice["logprobs"]), [json!([97]), json!([195])]);
+    let stream = text(server.chat("aé", body(true)).await).await;
+    let told = events(&stream)
+        .iter()
+        .flat_map(|event| bytes(&event["choices"][0]["logprobs"]))
+        .collect::<Vec<_>>();
+    assert_eq!(told, [json!([97]), json!([195])]);
+}
+
+#[tokio::test]
 async fn logprobs_come_with_the_content_they_belong_to() {
     let server = Server::ready();
     let more = json!({"logprobs": true, "top_logprobs": 1, "max_tokens": 2});
@@ -110,7 +130,7 @@ async fn logprobs_come_with_the_content_they_belong_to() {
     200 OK
     content-type: application/json
 
-    {"id":"chatcmpl-ID","object":"chat.completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"message":{"role":"assistant","content":"ab","refusal":null},"logprobs":{"content":[{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[{"token":"a","logprob":-0.5,"bytes":[97]}]},{"token":"b","logprob":-0.5,"bytes":[98],"top_logprobs":[{"token":"b","logprob":-0.5,"bytes":[98]}]}]},"finish_reason":"length"}],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}},"timings":"TIMES"}
+    {"id":"chatcmpl-ID","object":"chat.completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"message":{"role":"assistant","content":"ab","refusal":null},"logprobs":{"content":[{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[{"token":"a","logprob":-0.5,"bytes":[97]}]},{"token":"b","logprob":-0.5,"bytes":[98],"top_logprobs":[{"token":"b","logprob":-0.5,"bytes":[98]}]}],"refusal":null},"finish_reason":"length"}],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}},"timings":"TIMES"}
     "#);
     let more = json!({"logprobs": true, "stream": true});
     let stream = text(server.chat("héllo", more).await).await;

@@ -45,7 +45,7 @@ async fn logprobs_come_in_columns() {
     200 OK
     content-type: application/json
 
-    {"id":"cmpl-ID","object":"text_completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"text":"aé","logprobs":{"tokens":["a","�","�"],"token_logprobs":[-0.5,-0.5,-0.5],"top_logprobs":[{"a":-0.5,"<eos>":-1.5},{"�":-0.5,"<eos>":-1.5},{"�":-0.5,"<eos>":-1.5}],"text_offset":[0,1,2]},"finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":3,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}},"timings":"TIMES"}
+    {"id":"cmpl-ID","object":"text_completion","created":"NOW","model":"org/fake","system_fingerprint":"fp_test","choices":[{"index":0,"text":"aé","logprobs":{"tokens":["a","bytes:\\xc3","bytes:\\xa9"],"token_logprobs":[-0.5,-0.5,-0.5],"top_logprobs":[{"a":-0.5,"<eos>":-1.5},{"bytes:\\xc3":-0.5,"<eos>":-1.5},{"bytes:\\xa9":-0.5,"<eos>":-1.5}],"text_offset":[0,1,1]},"finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":3,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}},"timings":"TIMES"}
     "#);
 }
 
@@ -99,7 +99,7 @@ async fn an_echo_tells_how_likely_the_prompt_was() {
     let answer = value(server.post(PATH, body).await).await;
     assert_eq!(answer["choices"][0]["text"], "aé\na");
     assert_eq!(answer["choices"][0]["finish_reason"], "length");
-    insta::assert_snapshot!(columns(&answer)[0], @r#"{"tokens":["a","�","�","\n","a"],"token_logprobs":[null,-2.5,-2.5,-0.5,-0.5],"top_logprobs":[null,{"\n":-0.5},{"\n":-0.5},{"\n":-0.5},{"a":-0.5}],"text_offset":[0,1,2,2,3]}"#);
+    insta::assert_snapshot!(columns(&answer)[0], @r#"{"tokens":["a","bytes:\\xc3","bytes:\\xa9","\n","a"],"token_logprobs":[null,-2.5,-2.5,-0.5,-0.5],"top_logprobs":[null,{"\n":-0.5,"bytes:\\xc3":-2.5},{"\n":-0.5,"bytes:\\xa9":-2.5},{"\n":-0.5},{"a":-0.5}],"text_offset":[0,1,1,2,3]}"#);
     assert_eq!(answer["usage"]["completion_tokens"], 0);
 }
 
@@ -109,8 +109,8 @@ async fn every_generated_token_has_its_column_in_an_echo_also_the_last() {
     let prompt = json!([[97, 98, 10, 97, 98], [97, 98, 10, 97]]);
     let body = json!({"prompt": prompt, "echo": true, "logprobs": 1, "max_tokens": 1});
     let answer = value(server.post(PATH, body.clone()).await).await;
-    insta::assert_snapshot!(columns(&answer)[0], @r#"{"tokens":["a","b","\n","a","b","<eos>"],"token_logprobs":[null,-2.5,-0.5,-0.5,-0.5,-0.5],"top_logprobs":[null,{"\n":-0.5},{"\n":-0.5},{"a":-0.5},{"b":-0.5},{"<eos>":-0.5}],"text_offset":[0,1,2,3,4,5]}"#);
-    insta::assert_snapshot!(columns(&answer)[1], @r#"{"tokens":["a","b","\n","a","b"],"token_logprobs":[null,-2.5,-0.5,-0.5,-0.5],"top_logprobs":[null,{"\n":-0.5},{"\n":-0.5},{"a":-0.5},{"b":-0.5}],"text_offset":[0,1,2,3,4]}"#);
+    insta::assert_snapshot!(columns(&answer)[0], @r#"{"tokens":["a","b","\n","a","b","<eos>"],"token_logprobs":[null,-2.5,-0.5,-0.5,-0.5,-0.5],"top_logprobs":[null,{"\n":-0.5,"b":-2.5},{"\n":-0.5},{"a":-0.5},{"b":-0.5},{"<eos>":-0.5}],"text_offset":[0,1,2,3,4,5]}"#);
+    insta::assert_snapshot!(columns(&answer)[1], @r#"{"tokens":["a","b","\n","a","b"],"token_logprobs":[null,-2.5,-0.5,-0.5,-0.5],"top_logprobs":[null,{"\n":-0.5,"b":-2.5},{"\n":-0.5},{"a":-0.5},{"b":-0.5}],"text_offset":[0,1,2,3,4]}"#);
     // A stream says the same.
     let mut streamed = body;
     streamed["stream"] = true.into();

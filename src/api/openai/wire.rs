@@ -1,6 +1,10 @@
 //! What answers of both completion endpoints have in common on the wire.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    borrow::Cow,
+    fmt::Write as _,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use axum::{
     http::{HeaderName, HeaderValue},
@@ -10,7 +14,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::{
     api::{Identity, body::json, random, record::millis},
-    engine::{Alternative, Finish, Finished, Scored, Usage},
+    engine::{Finish, Finished, Scored, Usage},
 };
 
 const WARNING: HeaderName = HeaderName::from_static("x-warning");
@@ -167,6 +171,8 @@ pub(in crate::api) fn finish_reason(finish: &Finish) -> &'static str {
 #[derive(Serialize)]
 pub(in crate::api) struct ChatLogprobs<'a> {
     pub(in crate::api) content: Vec<ChatLogprob<'a>>,
+    /// Always null, and always there in OpenAI's.
+    refusal: (),
 }
 
 #[derive(Serialize)]
@@ -178,7 +184,7 @@ pub(in crate::api) struct ChatLogprob<'a> {
 
 #[derive(Serialize)]
 struct TokenLogprob<'a> {
-    token: std::borrow::Cow<'a, str>,
+    token: Cow<'a, str>,
     logprob: f32,
     bytes: &'a [u8],
 }
@@ -200,6 +206,7 @@ impl<'a> ChatLogprobs<'a> {
         });
         Self {
             content: content.collect(),
+            refusal: (),
         }
     }
 }
@@ -214,28 +221,42 @@ pub(in crate::api) struct First {
 /// The older endpoint's log-probabilities: four columns.
 #[derive(Serialize)]
 pub(in crate::api) struct ColumnLogprobs<'a> {
-    tokens: Vec<std::borrow::Cow<'a, str>>,
+    tokens: Vec<Cow<'a, str>>,
     token_logprobs: Vec<Option<f32>>,
     top_logprobs: Vec<Option<Top<'a>>>,
     text_offset: Vec<usize>,
 }
 
-struct Top<'a>(&'a [Alternative]);
+/// The most likely tokens, and the chosen one where it is not among them.
+struct Top<'a>(&'a Scored);
 
 impl Serialize for Top<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        let mut seen: Vec<&[u8]> = Vec::with_capacity(self.0.len());
+        let Self(chosen) = self;
+        let mut map = serializer.serialize_map(None)?;
+        let mut seen: Vec<&[u8]> = Vec::with_capacity(chosen.top.len() + 1);
+        let top = chosen.top.iter().map(|other| (&other.bytes, other.logprob));
         // Two tokens may have one text: the better of them comes first and stays.
-        for other in self.0 {
-            if !seen.contains(&other.bytes.as_slice()) {
-                seen.push(&other.bytes);
-                let text = String::from_utf8_lossy(&other.bytes);
-                map.serialize_entry(&text, &logprob(other.logprob))?;
+        for (bytes, value) in top.chain([(&chosen.bytes, chosen.logprob)]) {
+            if !seen.contains(&bytes.as_slice()) {
+                seen.push(bytes);
+                map.serialize_entry(&spelled(bytes), &logprob(value))?;
             }
         }
         map.end()
     }
+}
+
+/// A token as a key among others: where it is no text by itself, its bytes as OpenAI spells them, `bytes:\xf0\x9f`.
+fn spelled(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return text.into();
+    }
+    let mut text = "bytes:".to_owned();
+    for byte in bytes {
+        let _ = write!(text, "\\x{byte:02x}");
+    }
+    text.into()
 }
 
 impl<'a> ColumnLogprobs<'a> {
@@ -253,18 +274,21 @@ impl<'a> ColumnLogprobs<'a> {
             text_offset: Vec::with_capacity(scored.len()),
         };
         if let Some(First { bytes, chars }) = first {
-            columns.tokens.push(String::from_utf8_lossy(bytes));
+            columns.tokens.push(spelled(bytes));
             columns.token_logprobs.push(None);
             columns.top_logprobs.push(None);
             columns.text_offset.push(offset);
             offset += chars;
         }
         for token in scored {
-            columns.tokens.push(String::from_utf8_lossy(&token.bytes));
+            columns.tokens.push(spelled(&token.bytes));
             columns.token_logprobs.push(Some(logprob(token.logprob)));
-            columns.top_logprobs.push(Some(Top(&token.top)));
-            columns.text_offset.push(offset);
-            // Bytes that continue a character do not begin another.
+            columns.top_logprobs.push(Some(Top(token)));
+            // Bytes that continue a character lie in it, and do not begin another.
+            let inside = token.bytes.first().is_some_and(|byte| !begins(*byte));
+            columns
+                .text_offset
+                .push(offset.saturating_sub(usize::from(inside)));
             offset += chars(&token.bytes);
         }
         columns
@@ -273,7 +297,12 @@ impl<'a> ColumnLogprobs<'a> {
 
 /// Characters that begin in these bytes.
 pub(in crate::api) fn chars(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|byte| **byte & 0xC0 != 0x80).count()
+    bytes.iter().filter(|byte| begins(**byte)).count()
+}
+
+/// Whether a character begins with this byte.
+fn begins(byte: u8) -> bool {
+    byte & 0xC0 != 0x80
 }
 
 /// JSON has no infinities; OpenAI writes this for "all but impossible".

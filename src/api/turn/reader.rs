@@ -74,7 +74,7 @@ impl Reader {
                 self.reasoning_tokens += read;
             }
             let scored = if let Some(content) = &delta.content {
-                take_tokens(&mut self.pending, content.as_bytes())
+                take_tokens(&mut self.pending, content)
             } else {
                 // What came before were the tokens of something else.
                 self.pending.clear();
@@ -88,43 +88,62 @@ impl Reader {
 
 /// Takes the tokens that `content` is made of, and drops those before it: marks that the parser
 /// swallowed. Tokens after it wait for the content they become.
-fn take_tokens(pending: &mut Vec<Scored>, content: &[u8]) -> Vec<Scored> {
-    let joined: Vec<u8> = pending
-        .iter()
-        .flat_map(|token| &token.bytes)
-        .copied()
-        .collect();
-    let found = joined
-        .windows(content.len().max(1))
-        .position(|part| part == content);
-    let Some(begin) = found else {
+fn take_tokens(pending: &mut Vec<Scored>, content: &str) -> Vec<Scored> {
+    let (text, places) = readable(pending);
+    let Some(begin) = text.find(content) else {
         return Vec::new();
     };
     let end = begin + content.len();
-    let mut at = 0;
+    let mut from = 0;
     let mut taken = Vec::new();
     let mut rest = Vec::new();
-    for token in pending.drain(..) {
-        let (from, to) = (at, at + token.bytes.len());
-        at = to;
+    for (token, to) in pending.drain(..).zip(places) {
         if from >= end {
             rest.push(token);
         } else if to > begin {
             taken.push(token);
         }
+        from = to;
     }
     *pending = rest;
     taken
+}
+
+/// The tokens' text as answers carry it, with U+FFFD for what is no UTF-8, and the byte in it where each token ends.
+fn readable(tokens: &[Scored]) -> (String, Vec<usize>) {
+    let joined: Vec<u8> = tokens
+        .iter()
+        .flat_map(|token| &token.bytes)
+        .copied()
+        .collect();
+    let mut text = String::with_capacity(joined.len());
+    // For each byte of the tokens, where it ends in the text.
+    let mut ends = Vec::with_capacity(joined.len());
+    for chunk in joined.utf8_chunks() {
+        ends.extend((1..=chunk.valid().len()).map(|byte| text.len() + byte));
+        text.push_str(chunk.valid());
+        if let Some(last) = chunk.invalid().len().checked_sub(1) {
+            ends.extend((1..=last).map(|byte| text.len() + byte));
+            text.push(char::REPLACEMENT_CHARACTER);
+            ends.push(text.len());
+        }
+    }
+    let mut byte = 0;
+    let places = tokens.iter().map(|token| {
+        byte += token.bytes.len();
+        byte.checked_sub(1).map_or(0, |last| ends[last])
+    });
+    (text, places.collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn tokens(texts: &[&str]) -> Vec<Scored> {
-        let scored = |text: &&str| Scored {
+    fn tokens<T: AsRef<[u8]>>(texts: &[T]) -> Vec<Scored> {
+        let scored = |text: &T| Scored {
             token: 0,
-            bytes: text.as_bytes().to_vec(),
+            bytes: text.as_ref().to_vec(),
             logprob: -0.5,
             top: Vec::new(),
         };
@@ -134,14 +153,24 @@ mod tests {
     #[test]
     fn content_takes_its_own_tokens_and_drops_the_marks_before_it() {
         let mut pending = tokens(&["</think>", "\n", "Pa", "ris", "<to"]);
-        assert_eq!(take_tokens(&mut pending, b"Paris"), tokens(&["Pa", "ris"]));
+        assert_eq!(take_tokens(&mut pending, "Paris"), tokens(&["Pa", "ris"]));
         assert_eq!(pending, tokens(&["<to"]));
+    }
+
+    #[test]
+    fn a_character_that_never_became_whole_takes_its_tokens_too() {
+        let whole: &[&[u8]] = &[b" \xF0\x9F", b"\x8C", b"\x8D!", b"\xF0\x9F", b"\x8C"];
+        let mut pending = tokens(whole);
+        let content = " \u{1F30D}!\u{FFFD}";
+        assert_eq!(take_tokens(&mut pending, content), tokens(whole));
+        let mut pending = tokens(&whole[3..]);
+        assert_eq!(take_tokens(&mut pending, "\u{FFFD}"), tokens(&whole[3..]));
     }
 
     #[test]
     fn content_that_no_token_explains_takes_none() {
         let mut pending = tokens(&["a"]);
-        assert_eq!(take_tokens(&mut pending, b"b"), []);
-        assert_eq!(take_tokens(&mut Vec::new(), b""), []);
+        assert_eq!(take_tokens(&mut pending, "b"), []);
+        assert_eq!(take_tokens(&mut Vec::new(), ""), []);
     }
 }

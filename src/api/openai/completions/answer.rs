@@ -5,7 +5,7 @@ use crate::{
         body::json,
         openai::{
             params::StreamUsage,
-            wire::{ColumnLogprobs, First, Head, Timings, UsageBody, finish_reason},
+            wire::{ColumnLogprobs, First, Head, Timings, UsageBody, chars, finish_reason},
         },
         reply::Wording,
     },
@@ -61,7 +61,7 @@ struct Sent {
     prompt: Vec<Scored>,
     /// Whether the answer tells of every token, so also of the one that ends it.
     tells_last: bool,
-    /// Characters sent.
+    /// Characters that begin in the tokens told. Text goes out earlier than a token that ends within a character.
     chars: usize,
 }
 
@@ -97,7 +97,11 @@ impl Chunks {
         let logprobs = columns(first, scored, self.choices[choice].chars);
         write_choice(out, choice, text, logprobs.as_ref(), None);
         out.push(b']');
-        self.choices[choice].chars += text.chars().count();
+        self.choices[choice].chars += first.map_or(0, |first| first.chars)
+            + scored
+                .iter()
+                .map(|token| chars(&token.bytes))
+                .sum::<usize>();
         self.finish_chunk(so_far, out);
     }
 
