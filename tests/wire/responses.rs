@@ -322,6 +322,8 @@ async fn errors_of_the_chat_name_the_fields_of_this_endpoint() {
         json!({"input": "a", "text": {"format": {"type": "json_schema", "name": "n", "strict": true, "schema": schema}}}),
         json!({"input": "a", "tools": [{"type": "web_search"}, {"type": "function", "name": ""}]}),
         json!({"input": "a", "tools": [{"type": "web_search"}], "tool_choice": "required"}),
+        json!({"messages": [{"role": "user", "content": "a"}]}),
+        json!({"input": "a", "response_format": {"type": "text"}}),
     ];
     let ask = async |request| server.post("/v1/responses", request).await;
     let told = refusals(ask, requests).await;
@@ -334,6 +336,8 @@ async fn errors_of_the_chat_name_the_fields_of_this_endpoint() {
     400 text.format.schema#/properties/a/type invalid_value | text.format.schema#/properties/a/type: Invalid type: strange
     400 tools[1].name invalid_value | tools[1].name: expected a string of 1 to 256 bytes, got ""
     400 tool_choice invalid_value | tool_choice: demands a tool call, but there are no tools
+    400 messages invalid_value | messages: not a field of this endpoint; send `input`
+    400 response_format invalid_value | response_format: not a field of this endpoint; send `text.format`
     "#);
 }
 

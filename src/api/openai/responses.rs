@@ -145,8 +145,10 @@ async fn receive(
         }
     };
     let received = turn::receive(app, service, tenant, body, translate).await;
-    let nothing = Names::default();
-    let names = names.get().unwrap_or(&nothing);
+    // Without names the request was refused here, in its own words.
+    let Some(names) = names.get() else {
+        return received;
+    };
     let (mut turn, mut asked) = received.map_err(|error| names.error(error))?;
     let told = turn.warnings.iter().map(|warning| names.text(warning));
     turn.warnings = asked.warnings.drain(..).chain(told).collect();
