@@ -267,6 +267,7 @@ fn router(app: Arc<App>) -> Router {
         ))
         // Not recorded: a recording holds JSON.
         .merge(audio::routes())
+        .route_layer(middleware::from_fn(body::plain))
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             early::receive,

@@ -1,6 +1,6 @@
 //! Bodies: a request's, received within its limits and read as one JSON object, and an answer's, appended as JSON.
 
-use axum::body::Body;
+use axum::{body::Body, extract::Request, http::header, middleware::Next, response::Response};
 use futures_util::StreamExt;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -15,6 +15,20 @@ const LARGE_BYTES: usize = 16 << 10;
 /// How much of a refused body is still read, so that the client gets to read the refusal:
 /// closing a connection that is being written to loses the answer.
 const DISCARD_BYTES: u64 = 64 << 20;
+
+/// Middleware: a body that is compressed is refused as such, not as JSON that it is not.
+pub(super) async fn plain(request: Request, next: Next) -> Result<Response, ApiError> {
+    let encodings = request.headers().get_all(header::CONTENT_ENCODING);
+    let encoded = encodings.iter().find(|given| {
+        let given = given.as_bytes().trim_ascii();
+        !given.is_empty() && !given.eq_ignore_ascii_case(b"identity")
+    });
+    if let Some(given) = encoded {
+        let given = String::from_utf8_lossy(given.as_bytes()).into_owned();
+        return Err(ApiError::Encoded(given));
+    }
+    Ok(next.run(request).await)
+}
 
 pub(super) async fn receive(body: Body, limits: &Limits) -> Result<Vec<u8>, ApiError> {
     timeout(limits.receive, collect(body, limits.body_bytes))
@@ -45,6 +59,8 @@ async fn collect(body: Body, limit_bytes: u64) -> Result<Vec<u8>, ApiError> {
 }
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    // A byte order mark, which some editors and shells put in front.
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err(ApiError::Json("an object is expected".to_owned())),

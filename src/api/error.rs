@@ -66,6 +66,10 @@ pub(crate) enum ApiError {
     ReceiveTimeout(Duration),
     #[error("the body broke off: {0}")]
     BrokenBody(String),
+    #[error(
+        "the body is encoded as `{0}`, which is not read here; send it without `content-encoding`"
+    )]
+    Encoded(String),
     #[error("the body is larger than {limit_bytes} bytes")]
     BodyTooLarge { limit_bytes: u64 },
     #[error("the server is busy: {queued} requests are waiting already")]
@@ -180,6 +184,10 @@ impl ApiError {
             Self::Unknown { .. } => (S::NOT_FOUND, INVALID, None, Unsaid),
             Self::UnknownPrevious(_) => bad("previous_response_not_found"),
             Self::ReceiveTimeout(_) => (S::REQUEST_TIMEOUT, "timeout_error", None, Unsaid),
+            Self::Encoded(_) => {
+                let code = "unsupported_encoding";
+                (S::UNSUPPORTED_MEDIA_TYPE, INVALID, Some(code), Unsaid)
+            }
             Self::BodyTooLarge { .. } => {
                 let code = "request_too_large";
                 (S::PAYLOAD_TOO_LARGE, INVALID, Some(code), Unsaid)
@@ -323,6 +331,10 @@ impl IntoResponse for ApiError {
                 let name = HeaderName::from_static("retry-after-ms");
                 headers.insert(name, (wait.as_secs() * 1000).into());
             }
+        }
+        if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            let plain = HeaderValue::from_static("identity");
+            headers.insert(header::ACCEPT_ENCODING, plain);
         }
         if status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Bearer");

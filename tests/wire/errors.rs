@@ -71,6 +71,36 @@ async fn bodies_that_are_no_json_object() {
 }
 
 #[tokio::test]
+async fn a_byte_order_mark_is_no_part_of_the_body() {
+    let server = Server::ready();
+    let body = format!("\u{FEFF}{}", json!({"prompt": "a\n"}));
+    let response = server.send(post("/v1/completions", body)).await;
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_refused_as_such() {
+    let server = Server::ready();
+    let encoded = |path: &str, encoding: &str| {
+        let mut request = post(path, json!({"prompt": "a\n"}).to_string());
+        let encoding = encoding.parse().unwrap();
+        request.headers_mut().insert("content-encoding", encoding);
+        request
+    };
+    insta::assert_snapshot!(show(server.send(encoded(CHAT, "gzip")).await).await, @r#"
+    415 Unsupported Media Type
+    content-type: application/json
+    accept-encoding: identity
+
+    {"error":{"message":"the body is encoded as `gzip`, which is not read here; send it without `content-encoding`","type":"invalid_request_error","param":null,"code":"unsupported_encoding"}}
+    "#);
+    let told = value(server.send(encoded("/v1/messages", "br")).await).await;
+    assert_eq!(told["error"]["type"], "invalid_request_error");
+    let plain = server.send(encoded("/v1/completions", "identity")).await;
+    assert_eq!(plain.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn the_content_type_does_not_matter() {
     let server = Server::ready();
     let body = json!({"prompt": "a\n"}).to_string();

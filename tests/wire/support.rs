@@ -425,8 +425,9 @@ pub(crate) fn events(stream: &str) -> Vec<Value> {
 
 /// Status, headers that matter, and body, with ids and times made equal.
 pub(crate) async fn show(response: Response) -> String {
-    const SHOWN: [&str; 10] = [
+    const SHOWN: [&str; 11] = [
         "content-type",
+        "accept-encoding",
         "cache-control",
         "x-accel-buffering",
         "www-authenticate",
