@@ -14,6 +14,7 @@ mod health;
 mod images;
 mod loras;
 mod metrics;
+mod moment;
 mod native;
 mod ollama;
 mod openai;

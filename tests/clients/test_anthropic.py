@@ -46,7 +46,9 @@ def test_the_capital_of_france_is_paris(client, model):
 
 
 def test_a_model_is_found_in_the_list(client, model):
-    assert [entry.id for entry in client.models.list()] == [model]
+    listed = list(client.models.list())
+    assert [(entry.id, entry.type, entry.display_name) for entry in listed] == [(model, "model", model)]
+    assert listed[0].created_at == client.models.retrieve(model).created_at
 
 
 def test_a_streamed_message_is_the_same_message(client, model):

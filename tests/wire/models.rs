@@ -21,7 +21,7 @@ async fn the_list_begins_with_the_models_own_name() {
     200 OK
     content-type: application/json
 
-    {"object":"list","data":[{"id":"org/fake","object":"model","created":1700000000,"owned_by":"llm-server","architecture":{"input_modalities":["text"],"output_modalities":["text"]},"meta":{"vocab_type":0,"n_vocab":0,"n_ctx":256,"n_ctx_train":0,"n_embd":0,"n_params":0,"size":0,"ftype":""}},{"id":"gpt-4o","object":"model","created":1700000000,"owned_by":"llm-server","architecture":{"input_modalities":["text"],"output_modalities":["text"]},"meta":{"vocab_type":0,"n_vocab":0,"n_ctx":256,"n_ctx_train":0,"n_embd":0,"n_params":0,"size":0,"ftype":""}}]}
+    {"object":"list","data":[{"id":"org/fake","object":"model","created":1700000000,"owned_by":"llm-server","type":"model","display_name":"org/fake","created_at":"2023-11-14T22:13:20Z","architecture":{"input_modalities":["text"],"output_modalities":["text"]},"meta":{"vocab_type":0,"n_vocab":0,"n_ctx":256,"n_ctx_train":0,"n_embd":0,"n_params":0,"size":0,"ftype":""}},{"id":"gpt-4o","object":"model","created":1700000000,"owned_by":"llm-server","type":"model","display_name":"gpt-4o","created_at":"2023-11-14T22:13:20Z","architecture":{"input_modalities":["text"],"output_modalities":["text"]},"meta":{"vocab_type":0,"n_vocab":0,"n_ctx":256,"n_ctx_train":0,"n_embd":0,"n_params":0,"size":0,"ftype":""}}],"first_id":"org/fake","last_id":"gpt-4o","has_more":false}
     "#);
 }
 
@@ -32,7 +32,7 @@ async fn an_id_with_a_slash_is_found_plain_and_encoded() {
     200 OK
     content-type: application/json
 
-    {"id":"org/fake","object":"model","created":1700000000,"owned_by":"llm-server","architecture":{"input_modalities":["text"],"output_modalities":["text"]},"meta":{"vocab_type":0,"n_vocab":0,"n_ctx":256,"n_ctx_train":0,"n_embd":0,"n_params":0,"size":0,"ftype":""}}
+    {"id":"org/fake","object":"model","created":1700000000,"owned_by":"llm-server","type":"model","display_name":"org/fake","created_at":"2023-11-14T22:13:20Z","architecture":{"input_modalities":["text"],"output_modalities":["text"]},"meta":{"vocab_type":0,"n_vocab":0,"n_ctx":256,"n_ctx_train":0,"n_embd":0,"n_params":0,"size":0,"ftype":""}}
     "#);
     assert_eq!(
         server.get("/v1/models/org%2Ffake").await.status(),

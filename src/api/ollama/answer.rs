@@ -6,12 +6,12 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json as value};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     api::{
         body::json,
         error::ApiError,
+        moment,
         reply::Wording,
         turn::{Message, Part, Reader},
     },
@@ -98,7 +98,7 @@ impl Voice {
     fn say(&self, words: Words<'_>) -> Map<String, Value> {
         let mut said = Map::new();
         said.insert("model".to_owned(), self.model.as_str().into());
-        said.insert("created_at".to_owned(), now().into());
+        said.insert("created_at".to_owned(), moment::now().into());
         let mut inner = Map::new();
         let (outer, content) = match self.style {
             Style::Chat => {
@@ -201,22 +201,6 @@ fn logprobs(scored: &[Scored]) -> Value {
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// As RFC 3339 has it.
-pub(super) fn now() -> String {
-    told(OffsetDateTime::now_utc())
-}
-
-/// Seconds since the epoch as RFC 3339 has them.
-pub(super) fn moment(seconds: u64) -> String {
-    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-    told(OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH))
-}
-
-fn told(moment: OffsetDateTime) -> String {
-    // Only years beyond 9999 cannot be told.
-    moment.format(&Rfc3339).unwrap_or_default()
 }
 
 pub(super) struct Lines {

@@ -6,8 +6,8 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{answer::now, names};
-use crate::api::{Service, body, error::ApiError, fields::Fields};
+use super::names;
+use crate::api::{Service, body, error::ApiError, fields::Fields, moment};
 
 /// Longer requests say something.
 const LONGEST_BYTES: usize = 4 << 10;
@@ -40,7 +40,7 @@ pub(super) fn answer(
     }
     let model = names::wanted(fields, service)?;
     service.work.generator()?;
-    let mut answer = json!({"model": model, "created_at": now()});
+    let mut answer = json!({"model": model, "created_at": moment::now()});
     if let (Value::Object(answer), Value::Object(nothing)) = (&mut answer, nothing) {
         answer.extend(nothing);
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::{Json, body::Body, extract::State};
 use serde_json::{Map, Value, json};
 
-use super::{answer::moment, names};
+use super::names;
 use crate::{
-    api::{App, Service, Work, body, error::ApiError, fields::Fields, openai},
+    api::{App, Service, Work, body, error::ApiError, fields::Fields, moment, openai},
     engine::model::About,
 };
 
@@ -25,7 +25,7 @@ pub(super) async fn version() -> Json<Value> {
 /// `GET /api/tags`: the one model, under each of its names.
 pub(super) async fn tags(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
     let service = app.service()?;
-    let modified = moment(service.identity.created);
+    let modified = moment::at(service.identity.created);
     let entries = entries(&service, |entry| {
         entry.insert("modified_at".to_owned(), modified.as_str().into());
         entry.insert("capabilities".to_owned(), capabilities(&service));
@@ -133,7 +133,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, body: Body) -> Result<Json
         "details": details(&service),
         "model_info": model_info(&service.about, size.context),
         "capabilities": capabilities(&service),
-        "modified_at": moment(service.identity.created),
+        "modified_at": moment::at(service.identity.created),
     })))
 }
 

@@ -8,12 +8,16 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::api::{App, Identity, Service, Work, error::ApiError};
+use crate::api::{App, Identity, Service, Work, error::ApiError, moment};
 
+/// OpenAI's list, and what Anthropic's has beside it: the clients of both read it.
 #[derive(Serialize)]
 pub(in crate::api) struct List {
     object: &'static str,
     data: Vec<Model>,
+    first_id: Option<String>,
+    last_id: Option<String>,
+    has_more: bool,
 }
 
 #[derive(Serialize)]
@@ -22,6 +26,9 @@ pub(in crate::api) struct Model {
     object: &'static str,
     created: u64,
     owned_by: &'static str,
+    r#type: &'static str,
+    display_name: String,
+    created_at: String,
     architecture: Architecture,
     meta: Meta,
 }
@@ -55,6 +62,9 @@ pub(in crate::api) async fn list(State(app): State<Arc<App>>) -> Result<Json<Lis
     Ok(Json(List {
         object: "list",
         data: names.iter().map(|name| model(name, &service)).collect(),
+        first_id: names.first().cloned(),
+        last_id: names.last().cloned(),
+        has_more: false,
     }))
 }
 
@@ -118,6 +128,9 @@ fn model(name: &str, service: &Service) -> Model {
         object: "model",
         created: service.identity.created,
         owned_by: "llm-server",
+        r#type: "model",
+        display_name: name.to_owned(),
+        created_at: moment::at(service.identity.created),
         architecture: architecture(&service.work),
         meta: Meta {
             vocab_type: about.vocabulary_type,
