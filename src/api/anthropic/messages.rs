@@ -80,6 +80,10 @@ impl Conversation {
                 self.system(&text_blocks(&content, blocks)?.join("\n"), place);
             }
             (Some("user"), Some(Value::String(text))) => self.user(text_part(text), place, place),
+            // As an empty text, so that the message is there.
+            (Some("user"), Some(Value::Array(list))) if list.is_empty() => {
+                self.user(text_part(""), place, place);
+            }
             (Some("user"), Some(Value::Array(list))) => {
                 for (block, value) in list.iter().enumerate() {
                     let read = blocks::read_user(&format!("{content}[{block}]"), value)?;
