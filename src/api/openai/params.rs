@@ -22,21 +22,29 @@ use crate::{
 pub(in crate::api) const MOST_CHOICES: usize = 32;
 const MOST_STOPS: usize = 64;
 
-/// Known elsewhere, not supported here. What means "off" is let pass: `false`, 0, an empty value,
-/// or the text beside the name.
+/// Known elsewhere, not supported here. What means "off" is let pass: `false`, 0, an empty text or array, or the JSON
+/// beside the name. An empty object is none: `"web_search_options": {}` asks for a search.
 const UNSUPPORTED: &[(&str, &str)] = &[
+    ("allowed_token_ids", ""),
     ("audio", ""),
     ("bad_words", ""),
+    ("chat_template", ""),
+    ("documents", ""),
     ("function_call", "\"none\""),
     ("functions", ""),
     ("id_slot", "-1"),
+    ("include_stop_str_in_output", ""),
     ("min_keep", ""),
     ("n_probs", ""),
     ("post_sampling_probs", ""),
+    ("prompt_logprobs", ""),
     ("response_fields", ""),
+    ("return_token_ids", ""),
     ("return_tokens", ""),
+    ("return_tokens_as_token_ids", ""),
     ("samplers", ""),
     ("t_max_predict_ms", "-1"),
+    ("truncate_prompt_tokens", ""),
     ("use_beam_search", ""),
     ("verbosity", "\"medium\""),
     ("web_search_options", ""),
@@ -164,7 +172,7 @@ fn refuse_unsupported(fields: Fields<'_>) -> Result<(), ApiError> {
         Value::Number(number) => number.as_f64() == Some(0.0),
         Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
-        Value::Object(object) => object.is_empty(),
+        Value::Object(_) => false,
     };
     for (name, harmless) in UNSUPPORTED {
         match fields.get(name) {
