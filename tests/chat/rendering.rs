@@ -47,6 +47,22 @@ fn every_family_renders_a_conversation_and_its_tools() {
 }
 
 #[test]
+fn a_call_that_was_cut_short_goes_back_to_the_model() {
+    let function = json!({"name": "get_weather", "arguments": "{\"city\": \"Ro"});
+    let mut request = with_tools();
+    request["messages"] = json!([
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "tool_calls": [{"id": "a12345678", "type": "function", "function": function}]},
+        {"role": "tool", "tool_call_id": "a12345678", "content": "no JSON"},
+    ]);
+    for family in FAMILIES.iter().filter(|family| family.called.is_some()) {
+        let prompt = family.render(&request).prompt;
+        assert!(prompt.contains("INVALID_JSON"), "{}: {prompt}", family.name);
+        assert!(prompt.contains("Ro"), "{}: {prompt}", family.name);
+    }
+}
+
+#[test]
 fn a_prompt_looks_as_its_template_says() {
     let request = json!({"messages": [
         {"role": "developer", "content": "Be brief."},
@@ -408,7 +424,7 @@ fn what_is_wrong_with_a_request_is_named() {
         said(json!("now")),
         said(json!([{"type": "magic"}])),
         said(json!([{"type": "function", "function": {}}])),
-        said(json!([{"type": "function", "function": {"name": "now", "arguments": "{oops"}}])),
+        said(json!([{"type": "function", "function": {"name": "now", "arguments": 5}}])),
         json!({"messages": [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]}),
         json!({"messages": [user], "continue_final_message": true}),
         with("tools", json!({})),
@@ -470,7 +486,7 @@ fn what_is_wrong_with_a_request_is_named() {
     messages[0].tool_calls: expected an array, got "now"
     messages[0].tool_calls[0].type: expected "function", got "magic"
     messages[0].tool_calls[0].function.name: expected a string, got nothing
-    messages[0].tool_calls[0].function.arguments: not JSON: key must be a string at line 1 column 2
+    messages[0].tool_calls[0].function.arguments: expected JSON text, got 5
     messages[1]: two assistant messages at the end; which one to continue is unclear
     continue_final_message: the last message is not the assistant's
     tools: expected an array, got an object

@@ -75,7 +75,7 @@ fn read_one(path: &str, item: &Value, history: &mut History<'_>) -> Result<Value
         "function_call" => {
             required(fields, "name")?;
             required(fields, "call_id")?;
-            check_arguments(fields, &inside)?;
+            required(fields, "arguments")?;
             fields.text("namespace")?;
             "fc"
         }
@@ -178,20 +178,6 @@ fn check_text(fields: Fields<'_>, path: &str, name: &str) -> Result<(), ApiError
         };
     }
     Ok(())
-}
-
-fn check_arguments(fields: Fields<'_>, path: &str) -> Result<(), ApiError> {
-    let arguments = required(fields, "arguments")?;
-    if arguments.trim().is_empty() {
-        return Ok(());
-    }
-    // Most templates write arguments out field by field.
-    let parsed = serde_json::from_str::<serde::de::IgnoredAny>(arguments);
-    parsed.map(|_| ()).map_err(|error| {
-        let param = format!("{path}arguments");
-        let message = format!("{param}: expected JSON: {error}");
-        ApiError::invalid(param, message)
-    })
 }
 
 fn check_reasoning(fields: Fields<'_>) -> Result<(), ApiError> {

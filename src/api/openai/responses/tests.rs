@@ -373,7 +373,7 @@ fn what_cannot_be_honoured_is_refused_by_its_name() {
         of(json!({"role": "tool", "content": "a"})),
         of(json!({"role": "user", "content": [{"type": "input_file", "file_url": "data:"}]})),
         of(json!({"role": "user", "content": [{"type": "poem"}]})),
-        of(json!({"type": "function_call", "call_id": "a", "name": "f", "arguments": "{"})),
+        of(json!({"type": "function_call", "call_id": "a", "name": "f", "arguments": {}})),
         of(json!({"type": "function_call_output", "call_id": "a", "output": ""})),
         of(json!({"type": "item_reference", "id": "msg_0"})),
         of(json!({"id": "msg_0"})),
@@ -409,7 +409,7 @@ fn what_cannot_be_honoured_is_refused_by_its_name() {
     input[1].role | input[1].role: expected one of ["system", "developer", "user", "assistant"], got "tool"
     input[1].content[0] | input[1].content[0]: this server reads texts and images, and this is "input_file"; send "input_text" or "input_image"
     input[1].content[0].type | input[1].content[0].type: expected "input_text", "input_image", "output_text" or "refusal", got "poem"
-    input[1].arguments | input[1].arguments: expected JSON: EOF while parsing an object at line 1 column 1
+    input[1].arguments | input[1].arguments: expected a string, got an object
     input[1].call_id | input[1].call_id: No tool call found for "a"; it must come before
     Item with id 'msg_0' not found.
     Item with id 'msg_0' not found.
