@@ -268,6 +268,18 @@ async fn a_beginning_of_the_answer_is_gone_on_from() {
 }
 
 #[tokio::test]
+async fn a_message_without_blocks_is_an_empty_one() {
+    let server = Server::ready();
+    let tokens = async |content: Value| {
+        let more = json!({"messages": [{"role": "user", "content": content}]});
+        let answer = value(ask(&server, "", more).await).await;
+        answer["usage"]["input_tokens"].clone()
+    };
+    assert!(tokens(json!([])).await.is_number());
+    assert_eq!(tokens(json!([])).await, tokens(json!("")).await);
+}
+
+#[tokio::test]
 #[expect(clippy::too_many_lines, reason = "one table of cases")]
 async fn fields_that_are_wrong_are_named_as_they_were_written() {
     let server = Server::ready();
