@@ -1,6 +1,7 @@
 //! Log lines: structured into the journal under systemd, readable on stderr otherwise.
 
 mod lines;
+mod stderr;
 
 use std::{
     env,
@@ -12,7 +13,7 @@ use tracing_subscriber::{
     EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
-use self::lines::Lines;
+use self::{lines::Lines, stderr::Stderr};
 
 /// What lets events through.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
@@ -72,14 +73,14 @@ fn parse(setting: &'static str, filter: &str) -> Result<EnvFilter, LogError> {
         })
 }
 
-fn plain<S>() -> fmt::Layer<S, Lines, fmt::format::Format, fn() -> io::Stderr>
+fn plain<S>() -> fmt::Layer<S, Lines, fmt::format::Format, fn() -> Stderr>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
     let colour = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
     fmt::layer()
         .fmt_fields(Lines)
-        .with_writer(io::stderr as fn() -> io::Stderr)
+        .with_writer((|| Stderr) as fn() -> Stderr)
         .with_ansi(colour)
 }
 
