@@ -1,4 +1,4 @@
-//! Signals: the first SIGTERM or SIGINT asks for a drain, the second ends the process at once.
+//! Signals: the first SIGTERM or SIGINT asks for a drain, the second ends the process at once, and SIGHUP reloads.
 
 use std::{
     io,
@@ -6,7 +6,7 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGINT, SIGTERM, SIGXFSZ},
     flag,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,15 +25,26 @@ pub(crate) fn watch(stop: CancellationToken, reload: Reload) -> io::Result<()> {
         flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&asked))?;
         flag::register(number, Arc::clone(&asked))?;
     }
+    // Its default action would end the process where a full disk only costs a line of the recording: with any handler the
+    // write fails instead.
+    flag::register(SIGXFSZ, Arc::default())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let stopped = stop.clone();
     tokio::spawn(async move {
-        loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+    });
+    // Apart from the stop, which a reload must not hold up: a key file may be a pipe that nobody writes to.
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
             tokio::select! {
-                _ = terminate.recv() => return stop.cancel(),
-                _ = interrupt.recv() => return stop.cancel(),
-                _ = hangup.recv() => reload.run().await,
+                () = stopped.cancelled() => return,
+                () = reload.run() => {}
             }
         }
     });
