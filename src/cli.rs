@@ -143,7 +143,7 @@ impl From<&Failure> for Exit {
             | Failure::System(_)
             | Failure::Load(LoadFailure::Engine(LoadError::Cancelled)) => Self::Failure,
             Failure::File { .. }
-            | Failure::Folder { .. }
+            | Failure::Place { .. }
             | Failure::NoFolder
             | Failure::NoKeys { .. }
             | Failure::Defaults(_) => Self::Usage,

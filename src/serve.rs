@@ -77,7 +77,7 @@ pub enum Failure {
         source: io::Error,
     },
     #[error("{field}: {} cannot be used: {source}", path.display())]
-    Folder {
+    Place {
         field: &'static str,
         path: PathBuf,
         source: io::Error,

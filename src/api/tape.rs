@@ -71,11 +71,20 @@ impl Tape {
 
 fn write_all(mut file: File, takes: &mpsc::Receiver<Take>) {
     while let Ok(take) = takes.recv() {
-        let written = line(take).and_then(|line| file.write_all(&line).map_err(|e| e.to_string()));
+        let written =
+            line(take).and_then(|line| append(&mut file, &line).map_err(|e| e.to_string()));
         if let Err(error) = written {
             tracing::warn!(error, "a request could not be recorded");
         }
     }
+}
+
+/// All of the line or nothing: the next one must not be glued to what a full disk took of this one.
+fn append(file: &mut File, line: &[u8]) -> io::Result<()> {
+    let before = file.metadata()?.len();
+    file.write_all(line).inspect_err(|_| {
+        let _ = file.set_len(before);
+    })
 }
 
 fn line(take: Take) -> Result<Vec<u8>, String> {

@@ -28,7 +28,7 @@ pub(crate) fn template(config: &Config) -> Result<Option<String>, Failure> {
 pub(super) fn tape(config: &Config) -> Result<Option<Tape>, Failure> {
     let path = config.log.requests.as_ref();
     path.map(|path| {
-        Tape::open(path).map_err(|source| Failure::File {
+        Tape::open(path).map_err(|source| Failure::Place {
             field: "log.requests",
             path: path.clone(),
             source,

@@ -44,7 +44,7 @@ impl Folders {
     pub(super) fn open(cache: &CacheConfig, model: &str) -> Result<Self, Failure> {
         let archive = match &cache.folder {
             _ if cache.disk == 0 => None,
-            Some(path) => Some(take(path.clone())?.ok_or_else(|| Failure::Folder {
+            Some(path) => Some(take(path.clone())?.ok_or_else(|| Failure::Place {
                 field: "cache.folder",
                 path: path.clone(),
                 source: io::Error::other("another server uses it"),
@@ -52,7 +52,7 @@ impl Folders {
             None => Some(take_any(&prompts(|name| env::var_os(name))?, model)?),
         };
         if let Some(path) = &cache.slots {
-            Folder::make(path).map_err(|source| Failure::Folder {
+            Folder::make(path).map_err(|source| Failure::Place {
                 field: "cache.slots",
                 path: path.clone(),
                 source,
@@ -70,7 +70,7 @@ fn take(path: PathBuf) -> Result<Option<Folder>, Failure> {
     match Folder::open(path.clone()) {
         Ok(folder) => Ok(Some(folder)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(source) => Err(Failure::Folder {
+        Err(source) => Err(Failure::Place {
             field: "cache.folder",
             path,
             source,
@@ -91,7 +91,7 @@ fn take_any(prompts: &Path, model: &str) -> Result<Folder, Failure> {
             return Ok(folder);
         }
     }
-    Err(Failure::Folder {
+    Err(Failure::Place {
         field: "cache.folder",
         path: prompts.join(name),
         source: io::Error::other("other servers use all of its numbers"),
