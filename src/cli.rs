@@ -18,6 +18,7 @@ pub mod trial_projector;
 pub mod version;
 
 use std::{
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -257,12 +258,30 @@ pub(crate) fn adapters(loaded: &Loaded, absent: Absent) -> Vec<Origin> {
     adapters.map(origin).collect()
 }
 
+/// Prints what a command answers. A reader that went away has read enough; a full disk has not.
+pub(crate) fn say(answer: &[u8]) -> Exit {
+    let mut out = io::stdout();
+    match out.write_all(answer).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("error: cannot write to standard output: {error}");
+            Exit::Failure
+        }
+        _ => Exit::Success,
+    }
+}
+
 /// Prints an error with its causes, the way every command does.
 pub(crate) fn complain(error: &dyn std::error::Error) {
-    eprintln!("error: {error}");
+    let mut said = error.to_string();
+    eprintln!("error: {said}");
     let mut cause = error.source();
     while let Some(deeper) = cause {
-        eprintln!("  because: {deeper}");
+        let why = deeper.to_string();
+        // Some errors say their cause in their own sentence.
+        if !said.ends_with(&why) {
+            eprintln!("  because: {why}");
+        }
+        said = why;
         cause = deeper.source();
     }
 }

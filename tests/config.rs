@@ -482,6 +482,15 @@ mod configured {
     }
 
     #[test]
+    fn the_summary_names_the_keys_of_every_owner() {
+        let folder = folder(
+            "{ model.name = \"small\", auth.keys = [{ name = \"agents\", file = \"/keys\" }] }",
+        );
+        let summary = check::summary(&configured(folder.path()).load().unwrap());
+        assert!(summary.contains("/keys (agents)"), "{summary}");
+    }
+
+    #[test]
     fn the_lock_beside_the_configuration_says_what_may_be_named() {
         let folder = folder("{ model.name = \"smollm2-135m-instruct\" }");
         let error = configured(folder.path()).load().unwrap_err().to_string();

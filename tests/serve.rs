@@ -133,12 +133,19 @@ fn the_watchdog_is_fed_while_the_server_is_idle_and_while_it_works() {
 
 /// A service that inherits `listener`, as systemd passes it: from descriptor 3 on, naming the process it means.
 fn activated(serve: &Command, listener: TcpListener) -> Service {
+    let mut shell = shell(
+        "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$",
+        serve,
+    );
+    shell.stdin(Stdio::from(OwnedFd::from(listener)));
+    Service::start(shell)
+}
+
+/// A shell that does this and then becomes the server.
+fn shell(first: &str, serve: &Command) -> Command {
     let mut shell = Command::new("sh");
     shell
-        .args([
-            "-c",
-            r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@""#,
-        ])
+        .args(["-c", &format!(r#"{first}; exec "$0" "$@""#)])
         .arg(serve.get_program())
         .args(serve.get_args())
         .current_dir(serve.get_current_dir().unwrap())
@@ -146,9 +153,8 @@ fn activated(serve: &Command, listener: TcpListener) -> Service {
             serve
                 .get_envs()
                 .filter_map(|(name, value)| Some((name, value?))),
-        )
-        .stdin(Stdio::from(OwnedFd::from(listener)));
-    Service::start(shell)
+        );
+    shell
 }
 
 #[test]
@@ -351,6 +357,32 @@ fn sighup_takes_over_keys_and_names_and_leaves_streams_alone() {
 }
 
 #[test]
+fn sigterm_is_heard_while_a_reload_waits_for_a_key_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, keys) = (folder.path().join("site.ncl"), folder.path().join("team"));
+    let with = |settings: &str| {
+        let text = format!(
+            "{{ model.name = \"{MODEL}\", listen = \"127.0.0.1:0\", {SMALL}, {settings} }}"
+        );
+        fs::write(&config, text).unwrap();
+    };
+    with("");
+    let mut command = server::command();
+    command.args(["serve", config.to_str().unwrap()]);
+    let mut service = Service::start(command);
+    service.hear("READY=1");
+
+    // A pipe that nobody writes to.
+    let mode = rustix::fs::Mode::RWXU;
+    rustix::fs::mknodat(rustix::fs::CWD, &keys, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    with("auth.key_files = [\"team\"]");
+    service.signal(Signal::HUP);
+    service.hear("RELOADING=1");
+    service.signal(Signal::TERM);
+    assert_eq!(service.wait(LONG).code(), Some(0), "{}", service.log());
+}
+
+#[test]
 fn requests_get_the_configured_defaults_and_wrong_ones_end_the_start() {
     let (_service, address) = ready(&[SMALL, "model.defaults = {max_tokens = 3}"]);
     let tokens = |path: &str, body: &str| {
@@ -416,6 +448,30 @@ fn a_spent_budget_ends_the_thinking_and_the_answer_begins() {
             "{answer}"
         );
     }
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_costs_the_recording_and_not_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let recording = folder.path().join("requests");
+    let setting = format!("log.requests = {recording:?}");
+    let serve = serve(&[SMALL, &setting]);
+    let mut shell = shell("ulimit -f 8", &serve);
+    shell.stdin(Stdio::null());
+    let mut service = Service::start(shell);
+    let address = service.address();
+    service.hear("READY=1");
+    let short = r#"{"prompt": "One, two,", "max_tokens": 4}"#;
+    let long = r#"{"prompt": "One, two,", "max_tokens": 300, "logprobs": 5, "ignore_eos": true}"#;
+    for body in [short, long, short] {
+        assert_eq!(post(&address, "/v1/completions", body).0, 200);
+    }
+    service.signal(Signal::TERM);
+    assert_eq!(service.wait(LONG).code(), Some(0), "{}", service.log());
+    // What did not fit is left out as a whole.
+    let lines = fs::read_to_string(&recording).unwrap();
+    let lines = lines.lines().map(serde_json::from_str::<Value>);
+    assert_eq!(lines.collect::<Result<Vec<_>, _>>().unwrap().len(), 2);
 }
 
 #[test]
@@ -501,6 +557,35 @@ fn a_wrong_setting_is_exit_code_2_and_named() {
     let output = run(&["serve", "--set", "engine.parallel = 0"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("parallel"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_reader_that_went_away_has_read_enough_and_a_full_disk_has_not() {
+    let answers: [&[&str]; 6] = [
+        &["version"],
+        &["check"],
+        &["schema"],
+        &["doctor"],
+        &["man"],
+        &["completions", "bash"],
+    ];
+    for arguments in answers {
+        let printed = |to: Stdio| {
+            let mut command = server::command();
+            command.args(arguments).stdout(to).stderr(Stdio::piped());
+            command.spawn().unwrap().wait_with_output().unwrap()
+        };
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = printed(writer.into());
+        assert_eq!(stderr(&output), "", "{arguments:?}");
+
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = printed(full.into());
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let said = stderr(&output);
+        assert!(said.contains("No space left"), "{arguments:?}: {said}");
+    }
 }
 
 #[test]

@@ -1,14 +1,10 @@
 //! `llm-server check`: whether a configuration is right, and what it comes to.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{fmt::Write as _, process::ExitCode};
 
 use super::configured::{Configured, Loaded};
 use crate::{
-    config::{FlashAttention, GpuLayers, Load, Mtp, Speculate},
+    config::{AuthConfig, FlashAttention, GpuLayers, Load, Mtp, Speculate},
     report::size,
 };
 
@@ -24,11 +20,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> ExitCode {
     match args.configured.load() {
-        Ok(loaded) => {
-            // A reader that went away has read enough.
-            let _ = io::stdout().write_all(summary(&loaded).as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(loaded) => super::say(summary(&loaded).as_bytes()).into(),
         Err(error) => error.report(),
     }
 }
@@ -123,13 +115,9 @@ pub fn summary(loaded: &Loaded) -> String {
     );
     line(
         "keys",
-        match config.auth.key_files.as_slice() {
+        match keys(&config.auth).as_slice() {
             [] => "none asked for".to_owned(),
-            files => files
-                .iter()
-                .map(|file| file.display().to_string())
-                .collect::<Vec<_>>()
-                .join(", "),
+            files => files.join(", "),
         },
     );
     line(
@@ -149,6 +137,14 @@ pub fn summary(loaded: &Loaded) -> String {
     );
     line("log", config.log.level.clone());
     text
+}
+
+/// Where keys are read, and whose they are if that is said.
+fn keys(auth: &AuthConfig) -> Vec<String> {
+    let files = auth.key_files.iter().map(|file| file.display().to_string());
+    let named = auth.keys.iter();
+    let named = named.map(|owner| format!("{} ({})", owner.file.display(), owner.name));
+    files.chain(named).collect()
 }
 
 fn weights(loaded: &Loaded) -> String {

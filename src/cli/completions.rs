@@ -1,11 +1,11 @@
 //! `llm-server completions`: a script that teaches a shell the command line.
 
-use std::{io, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Cli, Exit};
+use super::Cli;
 
 /// Prints the completion script of a shell.
 ///
@@ -17,11 +17,8 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> ExitCode {
-    clap_complete::generate(
-        args.shell,
-        &mut Cli::command(),
-        "llm-server",
-        &mut io::stdout(),
-    );
-    Exit::Success.into()
+    // Into memory first: clap_complete panics when its writer fails.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "llm-server", &mut script);
+    super::say(&script).into()
 }

@@ -12,11 +12,7 @@ mod process;
 mod store;
 mod workers;
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{fmt::Write as _, process::ExitCode};
 
 use clap::builder::styling::{AnsiColor, Style};
 use serde_json::json;
@@ -69,11 +65,9 @@ pub fn run(args: &Args) -> ExitCode {
     } else {
         findings.iter().map(|it| line(it, terminal)).collect()
     };
-    // A reader that went away has read enough.
-    let _ = io::stdout().write_all(text.as_bytes());
-    match worst {
-        Some(Verdict::Fail) => Exit::Failure.into(),
-        _ => Exit::Success.into(),
+    match (super::say(text.as_bytes()), worst) {
+        (Exit::Success, Some(Verdict::Fail)) => Exit::Failure.into(),
+        (said, _) => said.into(),
     }
 }
 

@@ -1,10 +1,6 @@
 //! `llm-server man`: manual pages, from the same definition as `--help`.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::CommandFactory;
 
@@ -27,9 +23,7 @@ pub fn run(args: &Args) -> ExitCode {
             super::complain(&error);
             return Exit::Failure.into();
         }
-        // A reader that went away has read enough.
-        let _ = io::stdout().write_all(&page);
-        return Exit::Success.into();
+        return super::say(&page).into();
     };
     match clap_mangen::generate_to(Cli::command(), folder) {
         Ok(()) => Exit::Success.into(),

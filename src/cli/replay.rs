@@ -72,17 +72,17 @@ fn replay(args: &Args) -> Result<bool, String> {
     });
     let mut outcomes: Vec<_> = told.into_iter().collect();
     outcomes.sort_by_key(|(at, _)| *at);
-    let mut identical = 0;
+    let (mut lines, mut identical) = (Vec::new(), 0);
     for (at, outcome) in &outcomes {
         let id = &entries[*at].id;
         match outcome {
             Outcome::Identical => identical += 1,
-            Outcome::Differs(what) => println!("{} {id}: differs at {what}", at + 1),
-            Outcome::Failed(why) => println!("{} {id}: {why}", at + 1),
+            Outcome::Differs(what) => lines.push(format!("{} {id}: differs at {what}\n", at + 1)),
+            Outcome::Failed(why) => lines.push(format!("{} {id}: {why}\n", at + 1)),
         }
     }
-    println!("{identical} of {} identical", entries.len());
-    Ok(identical == entries.len())
+    lines.push(format!("{identical} of {} identical\n", entries.len()));
+    Ok(super::say(lines.concat().as_bytes()) == Exit::Success && identical == entries.len())
 }
 
 fn read(args: &Args) -> Result<Vec<Entry>, String> {

@@ -1,9 +1,6 @@
 //! `llm-server schema`: the option reference.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use super::configured::ConfiguredError;
 use crate::config::{self, Entry};
@@ -26,9 +23,7 @@ pub fn run(args: &Args) -> ExitCode {
     } else {
         config::markdown(&entries)
     };
-    // A reader that went away has read enough.
-    let _ = io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    super::say(text.as_bytes()).into()
 }
 
 fn json(entries: &[Entry]) -> String {

@@ -42,12 +42,12 @@ pub fn run(args: &Args) -> ExitCode {
             return Exit::from(&failure).into();
         }
     };
-    if args.json {
-        println!("{version:#}");
+    let text = if args.json {
+        format!("{version:#}\n")
     } else {
-        print!("{}", table(&version));
-    }
-    Exit::Success.into()
+        table(&version)
+    };
+    super::say(text.as_bytes()).into()
 }
 
 /// A line for each field, nested ones by their path.
