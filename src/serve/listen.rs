@@ -4,15 +4,18 @@ use std::{
     fs,
     io::{self, ErrorKind},
     net::{SocketAddr, TcpListener},
-    os::unix::{
-        fs::FileTypeExt,
-        net::{UnixListener, UnixStream},
+    os::{
+        fd::AsFd,
+        unix::{
+            fs::FileTypeExt,
+            net::{UnixListener, UnixStream},
+        },
     },
     path::{Path, PathBuf},
 };
 
 use listenfd::ListenFd;
-use rustix::{fs::Mode, process::umask};
+use rustix::{fs::Mode, net::sockopt::socket_acceptconn, process::umask};
 
 use crate::config::Listen;
 
@@ -82,11 +85,12 @@ fn inherit(passed: &mut ListenFd, index: usize) -> Result<Bound, ListenError> {
         .take_tcp_listener(index)
         .and_then(|it| it.ok_or_else(lost));
     let bound = match tcp {
-        Ok(listener) => tcp_bound(listener),
+        Ok(listener) => listens(&listener).and_then(|()| tcp_bound(listener)),
         Err(_) => passed
             .take_unix_listener(index)
             .and_then(|it| it.ok_or_else(lost))
             .and_then(|listener| {
+                listens(&listener)?;
                 let address = listener.local_addr()?;
                 let path = address
                     .as_pathname()
@@ -100,6 +104,16 @@ fn inherit(passed: &mut ListenFd, index: usize) -> Result<Bound, ListenError> {
             ..bound
         })
         .map_err(|cause| ListenError::Inherited { index, cause })
+}
+
+/// A unit with `Accept=yes` passes a connection, from which nothing can ever be accepted.
+fn listens(socket: &impl AsFd) -> io::Result<()> {
+    if socket_acceptconn(socket)? {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "it does not listen; expected ListenStream= and Accept=no in the socket unit",
+    ))
 }
 
 fn bind_tcp(address: SocketAddr) -> Result<Bound, ListenError> {
@@ -206,6 +220,15 @@ mod tests {
         fs::write(&path, "keep").unwrap();
         assert!(matches!(bind_unix(&path), Err(ListenError::NotASocket(_))));
         assert_eq!(fs::read(&path).unwrap(), b"keep");
+    }
+
+    #[test]
+    fn a_connection_passed_in_place_of_a_listener_is_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connection = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        listens(&listener).unwrap();
+        let refused = listens(&connection).unwrap_err().to_string();
+        assert!(refused.contains("Accept=no"), "{refused}");
     }
 
     #[test]
