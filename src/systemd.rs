@@ -2,7 +2,21 @@
 //!
 //! Every call does nothing when `NOTIFY_SOCKET` is not set, so the rest of the program need not ask.
 
-use std::{env, future::pending, time::Duration};
+use std::{
+    env,
+    ffi::OsStr,
+    fmt::Write as _,
+    future::pending,
+    io,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::{
+            ffi::OsStrExt as _,
+            net::{SocketAddr, UnixDatagram},
+        },
+    },
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -114,9 +128,25 @@ fn extend(patience: Duration) -> NotifyState<'static> {
 }
 
 fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    if let Some(socket) = env::var_os("NOTIFY_SOCKET")
+        && let Err(error) = send(&socket, states)
+    {
         tracing::warn!(%error, "the service manager could not be told");
     }
+}
+
+/// As `sd_notify::notify`, which takes the `@` of an abstract socket for the first letter of a path.
+fn send(socket: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
+    let mut lines = String::new();
+    for state in states {
+        let _ = writeln!(lines, "{state}");
+    }
+    let address = match socket.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        path => SocketAddr::from_pathname(OsStr::from_bytes(path))?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(lines.as_bytes(), &address)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -151,6 +181,18 @@ mod tests {
         assert!(!is_alive(&pulse, Duration::ZERO));
         pulse.waiting();
         assert!(is_alive(&pulse, Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn a_service_manager_behind_an_abstract_socket_hears_everything() {
+        let name = format!("llm-server-test-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        let states = [NotifyState::Ready, NotifyState::Status("Serving tiny")];
+        send(OsStr::new(&format!("@{name}")), &states).unwrap();
+        let mut heard = [0; 64];
+        let length = manager.recv(&mut heard).unwrap();
+        assert_eq!(&heard[..length], b"READY=1\nSTATUS=Serving tiny\n");
     }
 
     #[test]
