@@ -1,7 +1,7 @@
 //! `llm-server models`: list, fetch, verify and add the models of `models.lock`.
 //!
-//! Exit codes: 0 done; 2 wrong usage, a bad `models.lock` or a name that is not in it; 1 anything else
-//! (nothing was fetched, a file is missing or is not the pinned one, the hub refused).
+//! Exit codes: 0 done; 2 wrong usage, a bad `models.lock` or a name that is not in it; 65 a file is not the pinned one;
+//! 66 it is missing; 1 anything else (the hub refused, the disk is full).
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use std::{
 use clap::Subcommand;
 use serde_json::json;
 
-use super::configured::Configured;
+use super::{Exit, configured::Configured};
 use crate::{
     fetch::{Backoff, Fetch, FetchError, Fetched, Hub, NoHub, PinError, Wanted, pin},
     lock::{
@@ -123,9 +123,12 @@ impl Failure {
             | Self::Append(AppendError::Name { .. } | AppendError::Bytes { .. }) => {
                 ExitCode::from(2)
             }
+            Self::Verify(VerifyError::Missing { .. }) => Exit::NoModel.into(),
+            Self::NotAsPinned(_)
+            | Self::Verify(VerifyError::Mismatch { .. })
+            | Self::Fetch(FetchError::Mismatch { .. }) => Exit::BadModel.into(),
             Self::Fetch(_)
             | Self::Verify(_)
-            | Self::NotAsPinned(_)
             | Self::Pin(_)
             | Self::Append(_)
             | Self::NewLock(_)
@@ -313,6 +316,7 @@ fn verify(lock: &Lock, name: Option<&str>, out: &mut impl Write) -> Result<(), F
                     path.display()
                 )?;
             }
+            Err(missing @ VerifyError::Missing { .. }) => return Err(missing.into()),
             Err(error) => {
                 bad += 1;
                 writeln!(out, "{name}: {error}")?;

@@ -196,7 +196,7 @@ fn a_model_is_fetched_listed_verified_and_found() {
     let desk = stocked(&content);
     let (code, said) = desk.fails(&["path", "tiny"]);
     assert!(
-        code == 1 && said.contains("llm-server models fetch tiny"),
+        code == 66 && said.contains("llm-server models fetch tiny"),
         "{code} {said}"
     );
     assert!(
@@ -227,7 +227,7 @@ fn a_model_is_fetched_listed_verified_and_found() {
     fs::write(path.trim_end(), &spoilt).unwrap();
     for arguments in [&["verify"][..], &["verify", "tiny"]] {
         let output = desk.run(arguments);
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(65));
         let said = text(&output.stdout);
         assert!(
             said.contains(&digest(&spoilt).to_string())
