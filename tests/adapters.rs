@@ -249,7 +249,7 @@ fn an_adapter_that_does_not_belong_is_refused_at_start_by_its_field() {
         ),
         (
             "plain",
-            r#"this is no LoRA adapter: general.type is Some("model"), not "adapter""#,
+            r#"this is no LoRA adapter: general.type is "model", not "adapter""#,
         ),
         ("tied", "which this model uses for its output as well"),
     ] {

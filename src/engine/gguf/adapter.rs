@@ -38,9 +38,12 @@ impl Adapter {
         let file = open(path)?;
         let says = |key: &str, expected: &str| match file.text(key) {
             Some(found) if found == expected => Ok(()),
-            found => Err(AdapterError::Unfit(format!(
-                "this is no LoRA adapter: {key} is {found:?}, not {expected:?}"
-            ))),
+            found => {
+                let found = found.map_or("missing".to_owned(), |found| format!("{found:?}"));
+                Err(AdapterError::Unfit(format!(
+                    "this is no LoRA adapter: {key} is {found}, not {expected:?}"
+                )))
+            }
         };
         says("general.type", "adapter")?;
         says("adapter.type", "lora")?;
