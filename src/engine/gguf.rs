@@ -20,6 +20,10 @@ pub enum GgufError {
     Magic { found: String },
     #[error("the GGUF header is damaged or cut short")]
     Header,
+    #[error(
+        "its tensor {0} is of a number format that nothing is computed in; the header is damaged"
+    )]
+    Format(String),
     #[error("the header names no model architecture (general.architecture)")]
     NoArchitecture,
     #[error("{key} is {found}; a model has 1 to 512 layers")]
@@ -168,6 +172,9 @@ pub fn check(path: &Path) -> Result<Header, GgufError> {
             found,
         })?;
     let heads = number("attention.head_count").filter(|&heads| heads > 0);
+    if let Some(name) = gguf.uncomputable() {
+        return Err(GgufError::Format(name));
+    }
     let even = number("embedding_length")
         .zip(heads)
         .map(|(width, heads)| width / heads);
@@ -212,5 +219,50 @@ mod tests {
         insta::assert_snapshot!(file("text", b"hello"), @r#"not a GGUF file (it begins with "hell", not "GGUF")"#);
         insta::assert_snapshot!(file("short", b"GGUF\x03\0\0\0"), @"the GGUF header is damaged or cut short");
         insta::assert_snapshot!(check(folder.path()).unwrap_err(), @"not a regular file; give the path of a .gguf file");
+    }
+
+    /// A header of one layer and one tensor of 32 elements in ggml's format of this number.
+    fn header(format: u32) -> Vec<u8> {
+        let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+        let number = u32::to_le_bytes;
+        let parts = [
+            &b"GGUF\x03\0\0\0"[..],
+            &1_u64.to_le_bytes(),
+            &2_u64.to_le_bytes(),
+            &[
+                text("general.architecture"),
+                number(8).into(),
+                text("llama"),
+            ]
+            .concat(),
+            &[
+                text("llama.block_count"),
+                number(4).into(),
+                number(1).into(),
+            ]
+            .concat(),
+            &[text("blk.0.attn_q.weight"), number(1).into()].concat(),
+            &32_u64.to_le_bytes(),
+            &number(format),
+            &0_u64.to_le_bytes(),
+            &[0; 512],
+        ];
+        parts.concat()
+    }
+
+    #[test]
+    fn a_tensor_in_a_format_that_nothing_is_computed_in_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        let found = |format| {
+            std::fs::write(&path, header(format)).unwrap();
+            check(&path).map_err(|error| error.to_string())
+        };
+        assert_eq!(found(0).unwrap().tensors.len(), 1);
+        // ggml's I8, I16, I32, I64 and F64.
+        for format in 24..=28 {
+            let error = found(format).unwrap_err();
+            assert!(error.contains("blk.0.attn_q.weight"), "{format}: {error}");
+        }
     }
 }

@@ -108,6 +108,26 @@ impl File {
             .is_some_and(|at| formats.contains(&format(at)))
     }
 
+    /// The first tensor whose numbers no kernel multiplies with; llama.cpp would call one that is not there.
+    pub(crate) fn uncomputable(&self) -> Option<String> {
+        // SAFETY: indices are below the count; names live as long as the header.
+        unsafe {
+            (0..sys::gguf_get_n_tensors(self.0)).find_map(|at| {
+                let name = CStr::from_ptr(sys::gguf_get_tensor_name(self.0, at)).to_string_lossy();
+                let never = match sys::gguf_get_tensor_type(self.0, at) {
+                    sys::GGML_TYPE_I8
+                    | sys::GGML_TYPE_I16
+                    | sys::GGML_TYPE_I64
+                    | sys::GGML_TYPE_F64 => true,
+                    // Which experts a token has: looked up, not multiplied.
+                    sys::GGML_TYPE_I32 => !name.contains("tid2eid"),
+                    _ => false,
+                };
+                never.then(|| name.into_owned())
+            })
+        }
+    }
+
     pub(crate) fn has(&self, key: &str) -> bool {
         let Ok(key) = CString::new(key) else {
             return false;
