@@ -1,6 +1,6 @@
 //! How much memory the machine has for this process.
 
-use std::fs;
+use std::{fs, path::Path};
 
 /// The host's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,8 @@ impl HostMemory {
             total: field(&meminfo, "MemTotal:"),
             available: field(&meminfo, "MemAvailable:"),
         };
-        limits(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default())
+        let cgroup = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        limits(&cgroup, Path::new("/sys/fs/cgroup"))
             .into_iter()
             .fold(kernel, |memory, (limit, used)| Self {
                 total: memory.total.min(limit),
@@ -35,31 +36,47 @@ fn field(meminfo: &str, name: &str) -> u64 {
         .map_or(0, |kib| kib * 1024)
 }
 
-/// Limit and present use, in bytes, of this process's cgroup (v2) and its parents, where there is a limit.
-fn limits(cgroup: &str) -> Vec<(u64, u64)> {
-    let Some(own) = cgroup.lines().find_map(|line| line.strip_prefix("0::/")) else {
-        return Vec::new();
+/// The files of a limit, of its use, and in `memory.stat` the name of what the page cache holds, in cgroup 2 and 1.
+const CGROUP_2: [&str; 3] = ["memory.max", "memory.current", "inactive_file "];
+const CGROUP_1: [&str; 3] = [
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    "total_inactive_file ",
+];
+
+/// Limit and present use, in bytes, of this process's cgroups and their parents, where there is a limit.
+fn limits(cgroup: &str, mounted: &Path) -> Vec<(u64, u64)> {
+    let of_memory = |line: &str| {
+        let (_, controllers_and_path) = line.split_once(':')?;
+        let (controllers, own) = controllers_and_path.split_once(":/")?;
+        if controllers.is_empty() {
+            return Some(upwards(mounted, own, CGROUP_2));
+        }
+        let memory = controllers.split(',').any(|name| name == "memory");
+        memory.then(|| upwards(&mounted.join("memory"), own, CGROUP_1))
     };
+    cgroup.lines().filter_map(of_memory).flatten().collect()
+}
+
+fn upwards(root: &Path, own: &str, [limit, current, inactive]: [&str; 3]) -> Vec<(u64, u64)> {
     let mut found = Vec::new();
-    let mut folder = std::path::Path::new("/sys/fs/cgroup").join(own);
+    let mut folder = root.join(own);
     loop {
         let number = |name: &str| {
             let text = fs::read_to_string(folder.join(name)).ok()?;
             text.trim().parse::<u64>().ok() // `max` is no number
         };
-        if let (Some(limit), Some(used)) = (number("memory.max"), number("memory.current")) {
+        if let (Some(limit), Some(used)) = (number(limit), number(current)) {
             // What the page cache holds for this group can be had.
             let cache = fs::read_to_string(folder.join("memory.stat"))
                 .ok()
                 .and_then(|stat| {
-                    let line = stat
-                        .lines()
-                        .find_map(|line| line.strip_prefix("inactive_file "));
+                    let line = stat.lines().find_map(|line| line.strip_prefix(inactive));
                     line.and_then(|bytes| bytes.trim().parse::<u64>().ok())
                 });
             found.push((limit, used.saturating_sub(cache.unwrap_or(0))));
         }
-        if folder.ends_with("sys/fs/cgroup") || !folder.pop() {
+        if folder == root || !folder.pop() {
             return found;
         }
     }
@@ -83,7 +100,29 @@ mod tests {
     }
 
     #[test]
-    fn a_process_outside_of_cgroup_2_has_no_limits() {
-        assert!(limits("5:memory:/x\n").is_empty());
+    fn limits_of_both_kinds_of_cgroups_and_of_their_parents_count() {
+        let mounted = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| {
+            let path = mounted.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("a/b/memory.max", "max\n");
+        write("a/memory.max", "2000\n");
+        write("a/memory.current", "700\n");
+        write("a/memory.stat", "anon 5\ninactive_file 200\n");
+        write("memory/x/memory.limit_in_bytes", "1000\n");
+        write("memory/x/memory.usage_in_bytes", "600\n");
+        write(
+            "memory/x/memory.stat",
+            "inactive_file 1\ntotal_inactive_file 100\n",
+        );
+        let found = |cgroup| limits(cgroup, mounted.path());
+        assert_eq!(found("0::/a/b\n"), [(2000, 500)]);
+        assert_eq!(
+            found("4:cpu:/a\n5:hugetlb,memory:/x\n0::/\n"),
+            [(1000, 500)]
+        );
+        assert!(found("5:cpu:/x\n").is_empty());
     }
 }
