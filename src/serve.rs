@@ -216,12 +216,6 @@ impl Life {
         let identity = self.identity(&proved)?;
         let ended = join_elsewhere(loaded.thread)?;
         let engine = loaded.work.watch();
-        info!(
-            model = identity.model,
-            fingerprint = identity.fingerprint,
-            seconds = began.elapsed().as_secs_f64(),
-            "ready"
-        );
         let name = identity.model.clone();
         // A driver that panics or hangs costs the readings, not the server.
         let gpus = timeout(WAKE_UP, gpus)
@@ -246,6 +240,12 @@ impl Life {
         self.surface
             .check_defaults(&service, defaults)
             .map_err(Failure::Defaults)?;
+        info!(
+            model = name,
+            fingerprint = service.identity.fingerprint,
+            seconds = began.elapsed().as_secs_f64(),
+            "ready"
+        );
         self.stage.send_replace(Stage::Ready(service));
         systemd::ready(&format!("Serving {name} on {}", self.addresses));
         self.serve(name, engine, ended).await

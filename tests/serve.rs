@@ -411,6 +411,7 @@ fn requests_get_the_configured_defaults_and_wrong_ones_end_the_start() {
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     let expected = "model.defaults.temperature: expected a number from 0 to 5, got \"hot\"";
     assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("ready"), "{}", stderr(&output));
 }
 
 #[test]
