@@ -329,6 +329,21 @@ fn imports_are_relative_to_the_file() {
 }
 
 #[test]
+fn a_mark_of_byte_order_before_the_text_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("marked.ncl", "\u{feff}{ engine.parallel = 3 }"),
+        ("marked.json", "\u{feff}{\"engine\": {\"parallel\": 3}}"),
+    ] {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        let source = Source::read(&path).unwrap();
+        let config = with(&source, &["model.name = \"small\""]).unwrap();
+        assert_eq!(config.engine.parallel, 3);
+    }
+}
+
+#[test]
 fn what_is_not_a_file_of_text_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, bytes: &[u8]| {

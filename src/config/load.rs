@@ -99,6 +99,8 @@ impl Source {
         })?;
         let bytes = bytes.map_err(not_configuration)?;
         let text = String::from_utf8(bytes).map_err(|_| not_configuration("not UTF-8 text"))?;
+        // Some editors begin a file with a mark of its byte order, which neither parser knows.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         if text.trim().is_empty() {
             return Err(not_configuration("empty"));
         }
