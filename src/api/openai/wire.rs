@@ -131,6 +131,8 @@ impl Timings {
         let Finished { usage, times, .. } = finished;
         let prompt_n = usage.prompt_tokens.saturating_sub(usage.cached_tokens);
         let predicted_n = usage.completion_tokens;
+        // The first token comes with the prompt's last, before the time that is measured here.
+        let steps = predicted_n.saturating_sub(1);
         let draft_n = usage.accepted_tokens + usage.rejected_tokens;
         Self {
             cache_n: usage.cached_tokens,
@@ -140,8 +142,8 @@ impl Timings {
             prompt_per_second: per_second(times.prefill, prompt_n),
             predicted_n,
             predicted_ms: millis(times.decode),
-            predicted_per_token_ms: per_token(times.decode, predicted_n),
-            predicted_per_second: per_second(times.decode, predicted_n),
+            predicted_per_token_ms: per_token(times.decode, steps),
+            predicted_per_second: per_second(times.decode, steps),
             draft_n: (draft_n > 0).then_some(draft_n),
             draft_n_accepted: (draft_n > 0).then_some(usage.accepted_tokens),
         }
@@ -149,7 +151,10 @@ impl Timings {
 }
 
 fn per_token(time: Duration, tokens: u32) -> f64 {
-    millis(time) / f64::from(tokens.max(1))
+    if tokens == 0 {
+        return 0.0;
+    }
+    millis(time) / f64::from(tokens)
 }
 
 fn per_second(time: Duration, tokens: u32) -> f64 {
@@ -308,4 +313,41 @@ fn begins(byte: u8) -> bool {
 /// JSON has no infinities; OpenAI writes this for "all but impossible".
 fn logprob(value: f32) -> f32 {
     if value.is_finite() { value } else { -9999.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Times;
+
+    fn timings(completion_tokens: u32, decode: Duration) -> Timings {
+        Timings::new(&Finished {
+            last: None,
+            reason: Finish::Length,
+            usage: Usage {
+                prompt_tokens: 2,
+                completion_tokens,
+                ..Usage::default()
+            },
+            times: Times {
+                decode,
+                ..Times::default()
+            },
+        })
+    }
+
+    #[test]
+    fn the_speed_of_an_answer_is_that_of_the_tokens_after_its_first() {
+        let one = timings(1, Duration::from_micros(40));
+        assert_eq!((one.predicted_n, one.predicted_ms), (1, 0.04));
+        assert_eq!(
+            (one.predicted_per_second, one.predicted_per_token_ms),
+            (0.0, 0.0)
+        );
+        let several = timings(5, Duration::from_millis(20));
+        assert_eq!(
+            (several.predicted_per_second, several.predicted_per_token_ms),
+            (200.0, 5.0)
+        );
+    }
 }
