@@ -397,6 +397,14 @@ fn requests_get_the_configured_defaults_and_wrong_ones_end_the_start() {
     assert_eq!(tokens("/v1/chat/completions", &more), 5);
     let text = r#"{"prompt": "Once", "ignore_eos": true, "max_tokens": null}"#;
     assert_eq!(tokens("/v1/completions", text), 3);
+    let (status, props) = get(&address, "/props");
+    assert_eq!(status, 200, "{props}");
+    let props: Value = serde_json::from_str(&props).unwrap();
+    let told = &props["default_generation_settings"]["params"];
+    assert_eq!(
+        (&told["max_tokens"], &told["n_predict"]),
+        (&3.into(), &3.into())
+    );
 
     let wrong = "model.defaults = {temperature = \"hot\"}";
     let output = run(&[

@@ -4,10 +4,20 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{App, error::ApiError};
-use crate::{chat, engine::Sampling, gpu::Reading};
+use super::{
+    App, Service,
+    auth::Tenant,
+    error::ApiError,
+    fields::Fields,
+    openai::params::{self, UNSEEDED},
+};
+use crate::{
+    chat,
+    engine::{Claimant, Sampling},
+    gpu::Reading,
+};
 
 #[derive(Serialize)]
 #[expect(
@@ -34,6 +44,9 @@ pub(super) struct Props {
     default_generation_settings: Settings,
     total_slots: u32,
     model_alias: String,
+    model_ftype: String,
+    /// The model's name, as for adapters: callers need no paths of this machine.
+    model_path: String,
     modalities: Modalities,
     chat_template: String,
     chat_template_caps: Capabilities,
@@ -53,6 +66,8 @@ struct Settings {
 /// What a request gets that says nothing of it.
 #[derive(Serialize)]
 struct Params {
+    /// llama.cpp's number for "another one each time", unless the configuration fixes it.
+    seed: u32,
     temperature: f32,
     dynatemp_range: f32,
     dynatemp_exponent: f32,
@@ -77,6 +92,9 @@ struct Params {
     mirostat_eta: f32,
     /// -1: what is left of the context.
     max_tokens: i64,
+    n_predict: i64,
+    stop: Vec<String>,
+    ignore_eos: bool,
 }
 
 #[derive(Serialize)]
@@ -98,7 +116,6 @@ struct Capabilities {
     supports_reasoning_effort: bool,
 }
 
-/// Where files lie is not told: callers need no paths of this machine.
 pub(super) async fn props(State(app): State<Arc<App>>) -> Result<Json<Props>, ApiError> {
     let service = app.service()?;
     let (size, identity) = (service.work.size(), &service.identity);
@@ -115,10 +132,12 @@ pub(super) async fn props(State(app): State<Arc<App>>) -> Result<Json<Props>, Ap
         gpus,
         default_generation_settings: Settings {
             n_ctx: size.context,
-            params: params(app.limits().max_tokens),
+            params: params(&app, &service)?,
         },
         total_slots: size.parallel,
         model_alias: identity.model.clone(),
+        model_ftype: service.about.quantization.clone(),
+        model_path: identity.model.clone(),
         modalities: Modalities {
             vision: service.work.sees(),
             audio: service.work.hears(),
@@ -135,32 +154,69 @@ pub(super) async fn props(State(app): State<Arc<App>>) -> Result<Json<Props>, Ap
     }))
 }
 
-fn params(max_tokens: Option<u32>) -> Params {
-    let defaults = Sampling::default();
+/// What the configuration gives to a request that says nothing. A model that answers none has llama.cpp's own.
+fn params(app: &App, service: &Service) -> Result<Params, ApiError> {
+    let limits = app.limits();
+    if service.work.generator().is_err() {
+        let own = Sampling {
+            seed: UNSEEDED,
+            ..Sampling::default()
+        };
+        return Ok(told(own, limits.max_tokens));
+    }
+    let body = app.with_defaults(Map::new());
+    let nobody = Tenant {
+        claimant: Claimant::default(),
+        cache: 0,
+    };
+    let read = params::read(
+        Fields::new(&body),
+        service,
+        &limits,
+        nobody,
+        &["max_tokens"],
+    )?;
+    let mut job = read.job;
+    if !body.contains_key("seed") {
+        job.sampling.seed = UNSEEDED;
+    }
+    let bounded = limits.max_tokens.is_some() || body.contains_key("max_tokens");
+    Ok(Params {
+        stop: job.stop,
+        ..told(job.sampling, bounded.then_some(job.max_tokens))
+    })
+}
+
+fn told(sampling: Sampling, max_tokens: Option<u32>) -> Params {
+    let max_tokens = max_tokens.map_or(-1, i64::from);
     Params {
-        temperature: defaults.temperature,
-        dynatemp_range: defaults.dynatemp_range,
-        dynatemp_exponent: defaults.dynatemp_exponent,
-        top_k: defaults.top_k,
-        top_p: defaults.top_p,
-        min_p: defaults.min_p,
-        typical_p: defaults.typical_p,
-        top_n_sigma: defaults.top_n_sigma,
-        xtc_probability: defaults.xtc_probability,
-        xtc_threshold: defaults.xtc_threshold,
-        repeat_last_n: defaults.repeat_last_n,
-        repeat_penalty: defaults.repeat_penalty,
-        presence_penalty: defaults.presence_penalty,
-        frequency_penalty: defaults.frequency_penalty,
-        dry_multiplier: defaults.dry_multiplier,
-        dry_base: defaults.dry_base,
-        dry_allowed_length: defaults.dry_allowed_length,
-        dry_penalty_last_n: defaults.dry_penalty_last_n,
-        dry_sequence_breakers: defaults.dry_sequence_breakers,
-        mirostat: defaults.mirostat,
-        mirostat_tau: defaults.mirostat_tau,
-        mirostat_eta: defaults.mirostat_eta,
-        max_tokens: max_tokens.map_or(-1, i64::from),
+        seed: sampling.seed,
+        temperature: sampling.temperature,
+        dynatemp_range: sampling.dynatemp_range,
+        dynatemp_exponent: sampling.dynatemp_exponent,
+        top_k: sampling.top_k,
+        top_p: sampling.top_p,
+        min_p: sampling.min_p,
+        typical_p: sampling.typical_p,
+        top_n_sigma: sampling.top_n_sigma,
+        xtc_probability: sampling.xtc_probability,
+        xtc_threshold: sampling.xtc_threshold,
+        repeat_last_n: sampling.repeat_last_n,
+        repeat_penalty: sampling.repeat_penalty,
+        presence_penalty: sampling.presence_penalty,
+        frequency_penalty: sampling.frequency_penalty,
+        dry_multiplier: sampling.dry_multiplier,
+        dry_base: sampling.dry_base,
+        dry_allowed_length: sampling.dry_allowed_length,
+        dry_penalty_last_n: sampling.dry_penalty_last_n,
+        dry_sequence_breakers: sampling.dry_sequence_breakers,
+        mirostat: sampling.mirostat,
+        mirostat_tau: sampling.mirostat_tau,
+        mirostat_eta: sampling.mirostat_eta,
+        max_tokens,
+        n_predict: max_tokens,
+        stop: Vec::new(),
+        ignore_eos: false,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+pub(in crate::api) use super::sampling::UNSEEDED;
 use super::{
     models::known,
     sampling::{self, token},

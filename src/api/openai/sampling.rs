@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// llama.cpp reads this seed as "choose one", which would hide the choice from us.
-const UNSEEDED: u32 = u32::MAX;
+pub(in crate::api) const UNSEEDED: u32 = u32::MAX;
 
 pub(super) fn read(
     fields: Fields<'_>,
