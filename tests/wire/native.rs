@@ -209,6 +209,22 @@ async fn what_means_off_is_let_pass() {
     assert_eq!(chunks[0]["timings"]["prompt_n"], 2);
 }
 
+#[tokio::test]
+async fn biases_may_be_named_by_texts_as_well() {
+    let server = Server::ready();
+    let body = json!({
+        "prompt": "a\n", "logit_bias": {"bc": -100, "7": 1.5},
+        "response_fields": ["generation_settings/logit_bias"],
+    });
+    insta::assert_snapshot!(text(server.post(PATH, body).await).await, @r#"{"generation_settings/logit_bias":[{"token":98,"bias":-100.0},{"token":99,"bias":-100.0},{"token":7,"bias":1.5}]}"#);
+    let told = refusals(
+        async |body| server.post(PATH, body).await,
+        [json!({"prompt": "a", "logit_bias": {"bc": "never"}})],
+    )
+    .await;
+    insta::assert_snapshot!(told, @"400 logit_bias[0] invalid_value | logit_bias[0]: expected token ids below 258 with biases from -100 to 100 (or false), as an object or an array of pairs");
+}
+
 /// A server whose vocabulary marks gaps: 1, 2 and a newline, after which the model repeats the line before it.
 fn with_gaps() -> Server {
     let fim = Fim {
@@ -380,7 +396,7 @@ async fn sequences_tell_what_they_do_and_nothing_of_what_is_said() {
     loop {
         let slots = value(server.get("/slots?fail_on_no_slot=1").await).await;
         if slots[0]["next_token"][0]["n_decoded"] == 2 {
-            insta::assert_snapshot!(slots.to_string(), @r#"[{"id":0,"n_ctx":256,"is_processing":true,"n_prompt_tokens":8,"n_prompt_tokens_processed":7,"n_prompt_tokens_cache":0,"next_token":[{"has_next_token":true,"n_remain":3,"n_decoded":2}]},{"id":1,"n_ctx":256,"is_processing":false,"n_prompt_tokens":0,"n_prompt_tokens_processed":0,"n_prompt_tokens_cache":0,"next_token":[{"has_next_token":false,"n_remain":0,"n_decoded":0}]}]"#);
+            insta::assert_snapshot!(slots.to_string(), @r#"[{"id":0,"n_ctx":256,"is_processing":true,"n_prompt_tokens":8,"n_prompt_tokens_processed":7,"n_prompt_tokens_cache":0,"next_token":[{"has_next_token":true,"n_remain":3,"n_decoded":2}]},{"id":1,"n_ctx":256,"is_processing":false,"n_prompt_tokens":0,"n_prompt_tokens_processed":0,"n_prompt_tokens_cache":0,"next_token":[{"has_next_token":false,"n_remain":-1,"n_decoded":0}]}]"#);
             break;
         }
         tokio::task::yield_now().await;

@@ -98,7 +98,9 @@ async fn what_cannot_be_done_is_refused_by_name() {
         ("/slots/2?action=save", json!({"filename": "a"})),
         ("/slots/x?action=save", json!({"filename": "a"})),
         ("/slots/-1?action=erase", json!({})),
+        ("/slots/%FF?action=erase", json!({})),
         ("/slots/0?action=dance", json!({})),
+        ("/slots/0?action=erase&action=dance", json!({})),
         ("/slots/0", json!({})),
         ("/slots/0?action=save", json!({})),
         ("/slots/0?action=save", json!({"filename": 7})),
@@ -117,7 +119,9 @@ async fn what_cannot_be_done_is_refused_by_name() {
     /slots/2?action=save: 400 "id: expected a sequence, 0–1, got \"2\""
     /slots/x?action=save: 400 "id: expected a sequence, 0–1, got \"x\""
     /slots/-1?action=erase: 400 "id: expected a sequence, 0–1, got \"-1\""
+    /slots/%FF?action=erase: 400 "id: expected a sequence, 0–1, got \"�\""
     /slots/0?action=dance: 400 "action: expected \"save\", \"restore\" or \"erase\", got \"dance\""
+    /slots/0?action=erase&action=dance: 400 "action: expected \"save\", \"restore\" or \"erase\", got \"dance\""
     /slots/0: 400 "action: expected \"save\", \"restore\" or \"erase\", but it is missing"
     /slots/0?action=save: 400 "filename: expected a string, but it is missing"
     /slots/0?action=save: 400 "filename: expected a string, got 7"

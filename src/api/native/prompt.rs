@@ -86,10 +86,17 @@ pub(super) fn prompts(fields: Fields<'_>, vocab: &dyn Vocab) -> Result<Vec<Vec<T
     let one = |value: &Value| {
         let text = match value {
             Value::Object(object) => {
-                let media = object.get("multimodal_data").and_then(Value::as_array);
-                if media.is_some_and(|media| !media.is_empty()) {
-                    let message =
-                        "prompt.multimodal_data: the model served here takes text only".to_owned();
+                let nothing = |media: &Value| match media {
+                    Value::Null => true,
+                    Value::Array(items) => items.is_empty(),
+                    _ => false,
+                };
+                if object
+                    .get("multimodal_data")
+                    .is_some_and(|media| !nothing(media))
+                {
+                    let message = "prompt.multimodal_data: images and sounds go with the messages of a chat \
+                                   (/v1/chat/completions), not with a text to continue";
                     return Err(ApiError::invalid("prompt.multimodal_data", message));
                 }
                 object.get("prompt_string").ok_or_else(wrong)?
@@ -153,6 +160,10 @@ mod tests {
         is(json!(["a", "b"]), &[&[97], &[98]]);
         is(json!(["a", [98], ["c", 100]]), &[&[97], &[98], &[99, 100]]);
         is(json!({"prompt_string": "a"}), &[&[97]]);
+        is(
+            json!({"prompt_string": "a", "multimodal_data": []}),
+            &[&[97]],
+        );
     }
 
     #[test]
@@ -170,7 +181,9 @@ mod tests {
         ] {
             assert!(no(prompt).starts_with("prompt: expected a string"));
         }
-        let media = json!({"prompt_string": "a", "multimodal_data": ["aGk="]});
-        assert!(no(media).starts_with("prompt.multimodal_data: "));
+        for media in [json!(["aGk="]), json!("aGk="), json!({})] {
+            let prompt = json!({"prompt_string": "a", "multimodal_data": media});
+            assert!(no(prompt).starts_with("prompt.multimodal_data: "));
+        }
     }
 }

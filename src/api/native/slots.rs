@@ -6,11 +6,12 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Extension, Json,
     body::Body,
-    extract::{Path, Query, State},
+    extract::{Path, RawQuery, State, rejection::PathRejection},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
+use url::form_urlencoded;
 
 use crate::{
     api::{App, auth::Tenant, body, error::ApiError, fields::Fields},
@@ -19,12 +20,6 @@ use crate::{
         state::{Done, FileName, NotDone, SlotError, Slots},
     },
 };
-
-#[derive(Deserialize)]
-pub(super) struct Wish {
-    /// Whatever it says, a server without a free sequence answers 503.
-    fail_on_no_slot: Option<String>,
-}
 
 #[derive(Serialize)]
 pub(super) struct Slot {
@@ -44,19 +39,22 @@ pub(super) struct Slot {
 #[derive(Serialize)]
 struct Next {
     has_next_token: bool,
-    n_remain: u32,
+    /// -1 where nothing runs.
+    n_remain: i64,
     n_decoded: u32,
 }
 
 pub(super) async fn list(
     State(app): State<Arc<App>>,
-    Query(wish): Query<Wish>,
+    RawQuery(query): RawQuery,
 ) -> Result<Json<Vec<Slot>>, ApiError> {
     let service = app.service()?;
     let (engine, _) = service.work.generator()?;
     let sequences = engine.sequences();
     let all_run = sequences.iter().all(|sequence| sequence.running);
-    if all_run && wish.fail_on_no_slot.is_some_and(|wish| !wish.is_empty()) {
+    // Whatever it says, a server without a free sequence answers 503.
+    let wish = said(query.as_deref(), "fail_on_no_slot");
+    if all_run && wish.is_some_and(|wish| !wish.is_empty()) {
         return Err(ApiError::NoFreeSequence);
     }
     let context = engine.shape().context;
@@ -75,15 +73,17 @@ fn slot(id: u32, context: u32, now: Sequence) -> Slot {
         n_prompt_tokens_cache: now.cached,
         next_token: [Next {
             has_next_token: now.left > 0,
-            n_remain: now.left,
+            n_remain: if now.running { now.left.into() } else { -1 },
             n_decoded: now.generated,
         }],
     }
 }
 
-#[derive(Deserialize)]
-pub(super) struct Action {
-    action: Option<String>,
+/// What the query says under `name`; of several the last.
+fn said(query: Option<&str>, name: &str) -> Option<String> {
+    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let named = pairs.filter(|(key, _)| key == name);
+    named.last().map(|(_, value)| value.into_owned())
 }
 
 /// What is to be done with a sequence.
@@ -97,8 +97,8 @@ enum Act {
 pub(super) async fn act(
     State(app): State<Arc<App>>,
     Extension(tenant): Extension<Tenant>,
-    Path(id): Path<String>,
-    Query(Action { action }): Query<Action>,
+    id: Result<Path<String>, PathRejection>,
+    RawQuery(query): RawQuery,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let service = app.service()?;
@@ -110,6 +110,8 @@ pub(super) async fn act(
              configuration; computed prompts are found again by what they say (cache.ram, cache.disk)",
         ));
     };
+    // An id that is not UTF-8 is no sequence's.
+    let id = id.map_or_else(|_| "\u{fffd}".to_owned(), |Path(id)| id);
     let last = engine.shape().sequences.saturating_sub(1);
     let sequence = id.parse().ok().filter(|id| *id <= last);
     let sequence = sequence.ok_or_else(|| {
@@ -120,6 +122,7 @@ pub(super) async fn act(
     })?;
     let limits = app.limits();
     let bytes = body::receive(body, &limits).await?;
+    let action = said(query.as_deref(), "action");
     let act = Act::read(action.as_deref(), &bytes)?;
     let patience = limits.queue_wait;
     // Of the caller's sequences those with the adapters that hold for all requests.

@@ -42,7 +42,11 @@ const UNSUPPORTED: &[(&str, &str, &str)] = &[
         "[]",
         "a grammar holds from the first token on",
     ),
-    ("image_data", "[]", "the model served here takes text only"),
+    (
+        "image_data",
+        "[]",
+        "images go with the messages of a chat (/v1/chat/completions)",
+    ),
     (
         "n_cache_reuse",
         "0",
@@ -80,8 +84,24 @@ const TAKEN: &[&str] = &[
     "timings_per_token",
 ];
 
+/// llama-server takes texts as names of biases in an object as well: told as pairs, which may have them.
+fn spell_biases(body: &mut Map<String, Value>) {
+    let is_text = |name: &String| name.parse::<u32>().is_err();
+    if let Some(biases) = body.get_mut("logit_bias")
+        && let Value::Object(named) = biases
+        && named.keys().any(is_text)
+    {
+        let pair = |(name, bias): (String, Value)| {
+            let token = name.parse::<u32>().map_or(Value::String(name), Value::from);
+            Value::from(vec![token, bias])
+        };
+        *biases = std::mem::take(named).into_iter().map(pair).collect();
+    }
+}
+
 impl Options {
     pub(super) fn take(body: &mut Map<String, Value>, shape: Shape) -> Result<Self, ApiError> {
+        spell_biases(body);
         let fields = Fields::new(body);
         refuse(fields)?;
         let mut warnings = Vec::new();
