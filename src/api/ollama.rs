@@ -3,9 +3,11 @@
 mod answer;
 mod asked;
 mod chat;
+mod context;
 mod embed;
 mod errors;
 mod generate;
+mod keep_alive;
 mod load;
 mod messages;
 mod models;

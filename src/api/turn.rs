@@ -30,7 +30,7 @@ use super::{
 use crate::{
     chat::{Chat, Rendered},
     config::Limits,
-    engine::{self, Claimant, Grammar, Job, constrain::Source, model::Vocab},
+    engine::{self, Claimant, Grammar, Job, Token, constrain::Source, model::Vocab},
 };
 
 /// What a request came to. Answers to it differ in their wording only, which is the dialect's matter.
@@ -173,6 +173,20 @@ impl Turn {
         };
         Ok((turn, form.into_iter().chain(strict).collect()))
     }
+
+    /// Has the prompts, which are of text alone, go on from these tokens. `begin`: the token that begins every prompt.
+    pub(super) fn follow(&mut self, before: &[Token], begin: Option<Token>) {
+        for job in &mut self.jobs {
+            let first = job.prompt.first().copied();
+            let there = begin.is_some() && first == begin && before.first().copied() == begin;
+            let known = usize::from(there);
+            job.prompt.splice(..known, before.iter().copied());
+            // Adapters that wait for words of the prompt find them later.
+            if let Some(from) = job.adapters.border(0) {
+                job.adapters = job.adapters.clone().after(from + before.len() - known);
+            }
+        }
+    }
 }
 
 /// Whether a request may have all these parameters. A model that answers no chats needs none.
@@ -242,7 +256,7 @@ fn render(
 }
 
 /// The control tokens that the answer's parser must see.
-fn visible(rendered: &Rendered, vocab: &dyn Vocab) -> Vec<crate::engine::Token> {
+fn visible(rendered: &Rendered, vocab: &dyn Vocab) -> Vec<Token> {
     let single = |text: &String| match vocab.tokenize(text, false, true)[..] {
         [token] => Some(token),
         _ => None,

@@ -80,7 +80,7 @@ async fn a_prompt_is_answered_through_the_template_or_continued_as_it_is() {
         ask(json!({"prompt": "abc\n", "raw": true, "logprobs": true, "top_logprobs": 1, "options": {"num_predict": 1}})).await,
     ];
     insta::assert_snapshot!(told.join("\n"), @r#"
-    {"model":"org/fake:latest","created_at":"NOW","response":"abc","done":true,"done_reason":"stop","total_duration":"NS","load_duration":"NS","prompt_eval_count":14,"prompt_eval_duration":"NS","eval_count":4,"eval_duration":"NS"}
+    {"model":"org/fake:latest","created_at":"NOW","response":"abc","done":true,"done_reason":"stop","total_duration":"NS","load_duration":"NS","prompt_eval_count":14,"prompt_eval_duration":"NS","eval_count":4,"eval_duration":"NS","context":[66,101,32,98,114,105,101,102,46,10,97,98,99,10,97,98,99]}
     {"model":"org/fake:latest","created_at":"NOW","response":"ab","done":true,"done_reason":"length","total_duration":"NS","load_duration":"NS","prompt_eval_count":4,"prompt_eval_duration":"NS","eval_count":2,"eval_duration":"NS"}
     {"model":"org/fake:latest","created_at":"NOW","response":"a","done":true,"logprobs":[{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[{"token":"a","logprob":-0.5,"bytes":[97]}]}],"done_reason":"length","total_duration":"NS","load_duration":"NS","prompt_eval_count":4,"prompt_eval_duration":"NS","eval_count":1,"eval_duration":"NS"}
     "#);
@@ -137,6 +137,57 @@ async fn a_request_that_says_nothing_finds_the_model_loaded() {
 }
 
 #[tokio::test]
+async fn a_model_that_is_done_with_stays_and_says_so() {
+    let server = Server::ready();
+    for (path, wish) in [("/api/chat", json!(0)), ("/api/generate", json!("0s"))] {
+        let body = json!({"model": "org/fake", "keep_alive": wish});
+        let response = server.post(path, body).await;
+        assert_eq!(
+            response.headers()["x-warning"],
+            "keep_alive: the model stays loaded"
+        );
+        assert_eq!(value(response).await["done_reason"], "unload");
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_goes_on_from_the_context_that_an_answer_told() {
+    let server = Server::ready();
+    let ask = async |more: Value| {
+        let body = json!({"model": "org/fake", "prompt": "abc", "stream": false});
+        value(server.post("/api/generate", with(body, more)).await).await
+    };
+    let first = ask(json!({})).await;
+    let tokens = |text: &str| Value::from(text.bytes().collect::<Vec<u8>>());
+    assert_eq!(first["context"], tokens("abc\nabc"));
+    let context = &first["context"];
+    let second = ask(json!({"prompt": "de", "context": context})).await;
+    // The model repeats the line it is in.
+    assert_eq!(second["response"], "abcde");
+    assert_eq!(second["prompt_eval_count"], "abc\nabcde\n".len());
+    assert_eq!(second["context"], tokens("abc\nabcde\nabcde"));
+    let streamed = with(
+        json!({"model": "org/fake", "prompt": "de"}),
+        json!({"context": context}),
+    );
+    let streamed = text(server.post("/api/generate", streamed).await).await;
+    let last: Value = serde_json::from_str(streamed.lines().last().unwrap()).unwrap();
+    assert_eq!(last["context"], second["context"]);
+    assert!(ask(json!({"raw": true})).await.get("context").is_none());
+    for wrong in [
+        json!({"context": context, "raw": true}),
+        json!({"context": [258]}),
+        json!({"context": ["a"]}),
+        json!({"context": [-1]}),
+        json!({"context": vec![97; 300]}),
+    ] {
+        let error = ask(wrong).await;
+        let error = error["error"].as_str().unwrap();
+        assert!(error.contains("context"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_served_is_told_under_each_of_its_names() {
     let server = Setup {
         aliases: vec!["small:1b".to_owned()],
@@ -169,7 +220,7 @@ async fn what_is_served_is_told_under_each_of_its_names() {
     {"models":[{"name":"org/fake:latest","model":"org/fake:latest","size":100,"digest":"","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"modified_at":"2023-11-14T22:13:20Z","capabilities":["completion","tools"]},{"name":"small:1b","model":"small:1b","size":100,"digest":"","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"modified_at":"2023-11-14T22:13:20Z","capabilities":["completion","tools"]}]}
     {"models":[{"name":"org/fake:latest","model":"org/fake:latest","size":100,"digest":"","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"expires_at":"9999-12-31T23:59:59Z","size_vram":7,"context_length":256},{"name":"small:1b","model":"small:1b","size":100,"digest":"","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"expires_at":"9999-12-31T23:59:59Z","size_vram":7,"context_length":256}]}
     {"version":"0.33.0","server":"llm-server VERSION"}
-    {"modelfile":"FROM small:1b\n# The server's configuration file sets it, models.lock pins it.\n","parameters":"num_ctx 256","template":"{% for message in messages %}{{ message.content }}{{ '\\n' }}{% endfor %}","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"model_info":{"general.architecture":"llama","general.parameter_count":134515008,"llama.context_length":256,"llama.embedding_length":576,"llama.vocab_size":258},"capabilities":["completion","tools"],"modified_at":"2023-11-14T22:13:20Z"}
+    {"modelfile":"FROM small:1b\n# The server's configuration file sets it, models.lock pins it.\n","parameters":"num_ctx 256","template":"{% for message in messages %}{{ message.content }}{{ '\\n' }}{% endfor %}","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_K_M","context_length":256,"embedding_length":576},"model_info":{"general.architecture":"llama","general.basename":"org/fake","general.parameter_count":134515008,"llama.context_length":256,"llama.embedding_length":576,"llama.vocab_size":258},"capabilities":["completion","tools"],"modified_at":"2023-11-14T22:13:20Z"}
     "#);
 }
 
@@ -272,9 +323,9 @@ async fn what_cannot_be_done_is_refused_by_the_callers_name() {
     ];
     let chat = async |wish| server.post("/api/chat", hello(wish)).await;
     let plain = [
-        json!({"context": [1, 2]}),
         json!({"template": "{{ .Prompt }}"}),
         json!({"images": ["aGk="]}),
+        json!({"images": ["aGk="], "raw": true}),
         json!({"raw": true, "system": "x"}),
     ];
     let generate = async |wish| {
@@ -299,9 +350,9 @@ async fn what_cannot_be_done_is_refused_by_the_callers_name() {
     400 | messages[0].role: expected one of ["system", "developer", "user", "assistant", "tool"], got "king"
     400 | tools[0].function.name: expected a string of 1 to 256 bytes, got nothing
     400 | _debug_render_only: not supported, for /apply-template shows the prompt of a chat
-    400 | context: not supported, for nothing is kept between requests; /api/chat takes the whole conversation
     400 | template: not supported, for it is set in the server's configuration (model.chat_template)
     400 | images[0]: this model takes no images
+    400 | images: not together with raw or suffix, which have no place for them
     400 | system: not together with raw or suffix, which use no template
     "#);
 }

@@ -19,7 +19,7 @@ use crate::{
     engine::{Alternative, Finish, Finished, Piece, Scored, Usage},
 };
 
-use super::errors;
+use super::{context::Context, errors};
 
 /// Which endpoint answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,7 @@ pub(super) struct Voice {
     style: Style,
     /// When the request came.
     began: Instant,
+    context: Option<Context>,
 }
 
 /// What one object says.
@@ -85,13 +86,25 @@ struct Words<'a> {
 }
 
 impl Voice {
-    /// `age`: of the request.
-    pub(super) fn new(model: String, style: Style, age: Duration) -> Self {
+    /// `age`: of the request. `context`: where the answer is to tell one.
+    pub(super) fn new(
+        model: String,
+        style: Style,
+        age: Duration,
+        context: Option<Context>,
+    ) -> Self {
         let now = Instant::now();
         Self {
             model,
             style,
             began: now.checked_sub(age).unwrap_or(now),
+            context,
+        }
+    }
+
+    fn hear(&mut self, text: &str) {
+        if let Some(context) = &mut self.context {
+            context.hear(text);
         }
     }
 
@@ -149,6 +162,9 @@ impl Voice {
         });
         if let Value::Object(end) = end {
             said.extend(end);
+        }
+        if let Some(context) = &self.context {
+            said.insert("context".to_owned(), context.tokens().into());
         }
     }
 }
@@ -245,6 +261,7 @@ impl Wording for Lines {
     fn open(&mut self, _: usize, _: Usage, _: &mut Vec<u8>) {}
 
     fn text(&mut self, _: usize, piece: Piece, _: Usage, out: &mut Vec<u8>) {
+        self.voice.hear(&piece.text);
         let parts = self.source.read(piece);
         self.parts(parts, out);
     }
@@ -301,6 +318,7 @@ impl Wording for Whole {
     fn open(&mut self, _: usize, _: Usage, _: &mut Vec<u8>) {}
 
     fn text(&mut self, _: usize, piece: Piece, _: Usage, _: &mut Vec<u8>) {
+        self.voice.hear(&piece.text);
         self.message.append(self.source.read(piece));
     }
 

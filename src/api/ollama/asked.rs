@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{names, options};
+use super::{keep_alive::KeepAlive, names, options};
 use crate::api::{Service, error::ApiError, fields::Fields};
 
 /// A request, apart from what it says to the model.
@@ -18,14 +18,10 @@ pub(super) struct Asked {
 }
 
 /// Fields that would change the answer and are not offered; let pass where they say nothing.
-const UNSUPPORTED: [(&str, &str); 6] = [
+const UNSUPPORTED: [(&str, &str); 5] = [
     (
         "_debug_render_only",
         "/apply-template shows the prompt of a chat",
-    ),
-    (
-        "context",
-        "nothing is kept between requests; /api/chat takes the whole conversation",
     ),
     ("height", "this server makes no images"),
     ("steps", "this server makes no images"),
@@ -41,7 +37,7 @@ impl Asked {
         let model = names::wanted(fields, service)?;
         let (engine, chat) = service.work.generator()?;
         refuse(fields)?;
-        check_keep_alive(fields)?;
+        KeepAlive::read(fields)?;
         // A context that is too long is refused either way: nothing of what was said is left out silently.
         fields.flag("truncate")?;
         fields.flag("shift")?;
@@ -100,14 +96,6 @@ fn refuse(fields: Fields<'_>) -> Result<(), ApiError> {
         }
     }
     Ok(())
-}
-
-/// Seconds, or a duration such as "5m". The model is always loaded.
-fn check_keep_alive(fields: Fields<'_>) -> Result<(), ApiError> {
-    match fields.get("keep_alive") {
-        None | Some(Value::Number(_) | Value::String(_)) => Ok(()),
-        Some(_) => Err(fields.wrong("keep_alive", "seconds, or a duration such as \"5m\"")),
-    }
 }
 
 fn format(fields: Fields<'_>, body: &mut Map<String, Value>) -> Result<(), ApiError> {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{
     answer::{Lines, Source, Style, Voice, Whole},
     asked::Asked,
+    context::Context,
     errors::as_asked,
     load, messages,
 };
@@ -83,8 +84,13 @@ pub(super) async fn answer(
     } = turn;
     warnings.extend(asked.warnings);
     let reader = readers.into_iter().next();
+    // An image is no token, and what was no message is continued by sending it whole.
+    let told = jobs
+        .first()
+        .filter(|job| style == Style::Generate && reader.is_some() && job.media.is_empty());
+    let context = told.map(|job| Context::new(Arc::clone(&service.vocab), job.prompt.clone()));
     let source = reader.map_or(Source::Plain, |reader| Source::Parsed(Box::new(reader)));
-    let voice = Voice::new(asked.model, style, record.age());
+    let voice = Voice::new(asked.model, style, record.age(), context);
     let param = style.param();
     let mut response = match delivery {
         Delivery::Whole => {

@@ -10,7 +10,7 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{names, options};
+use super::{keep_alive::KeepAlive, names, options};
 use crate::{
     api::{
         App, Service, body,
@@ -101,6 +101,7 @@ fn read(
 ) -> Result<Asked, ApiError> {
     let fields = Fields::new(object);
     let model = names::wanted(fields, &service)?;
+    KeepAlive::read(fields)?;
     if facts.pooling == Pooling::None {
         let why = "engine.pooling = 'none gives a vector for each token, which only /embedding answers with";
         return Err(ApiError::WrongWork(why.into()));

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{
     answer::Style,
     asked::{self, Asked},
-    chat,
+    chat, context,
     errors::as_generated,
     load,
 };
@@ -61,10 +61,14 @@ async fn receive(
         })
     };
     match wanted.await? {
-        Wanted::Message(body, asked) => {
+        Wanted::Message(body, context, asked) => {
             let as_it_is = |body, _: &_| Ok((body, ()));
             let bytes = Value::Object(body).to_string();
-            let (turn, ()) = turn::receive(app, service, tenant, bytes.into(), as_it_is).await?;
+            let (mut turn, ()) =
+                turn::receive(app, service, tenant, bytes.into(), as_it_is).await?;
+            if !context.is_empty() {
+                turn.follow(&context, service.vocab.fim().begin);
+            }
             Ok((turn, asked))
         }
         Wanted::Text(mut turn, pending, asked) => {
@@ -78,8 +82,8 @@ async fn receive(
 }
 
 enum Wanted {
-    /// The prompt is what a user says, in OpenAI's shape.
-    Message(Map<String, Value>, Asked),
+    /// The prompt is what a user says, in OpenAI's shape, after these tokens.
+    Message(Map<String, Value>, Vec<Token>, Asked),
     /// The prompt is given to the model as it is, or a gap.
     Text(Turn, Option<Pending>, Asked),
 }
@@ -97,14 +101,30 @@ impl Wanted {
         let (prompt, suffix, system) = (text("prompt")?, text("suffix")?, text("system")?);
         let raw = fields.flag("raw")?.unwrap_or(false);
         let mut out = std::mem::take(&mut asked.body);
+        let context = context::read(fields, &*service.vocab)?;
+        let pictures = fields
+            .array("images")?
+            .is_some_and(|images| !images.is_empty());
         if !raw && suffix.is_empty() {
+            if pictures && !context.is_empty() {
+                let message = "context: not together with images";
+                return Err(ApiError::invalid("context", message));
+            }
             let mut messages = Vec::new();
             if !system.is_empty() {
                 messages.push(json!({"role": "system", "content": system}));
             }
             messages.push(json!({"role": "user", "content": asked::content(fields, prompt)?}));
             out.insert("messages".to_owned(), messages.into());
-            return Ok(Self::Message(out, asked));
+            return Ok(Self::Message(out, context, asked));
+        }
+        if pictures {
+            let message = "images: not together with raw or suffix, which have no place for them";
+            return Err(ApiError::invalid("images", message));
+        }
+        if !context.is_empty() {
+            let message = "context: not together with raw or suffix, which take the whole text";
+            return Err(ApiError::invalid("context", message));
         }
         if !system.is_empty() {
             let message = "system: not together with raw or suffix, which use no template";

@@ -1,4 +1,4 @@
-//! Requests that say nothing to the model and only want it loaded, which it is.
+//! Requests that say nothing to the model and only want it loaded, which it is, or unloaded, which it never is.
 
 use axum::{
     Json,
@@ -6,8 +6,8 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::names;
-use crate::api::{Service, body, error::ApiError, fields::Fields, moment};
+use super::{keep_alive::KeepAlive, names};
+use crate::api::{Service, body, error::ApiError, fields::Fields, moment, openai::wire::warn};
 
 /// Longer requests say something.
 const LONGEST_BYTES: usize = 4 << 10;
@@ -40,11 +40,21 @@ pub(super) fn answer(
     }
     let model = names::wanted(fields, service)?;
     service.work.generator()?;
+    let (reason, warning) = match KeepAlive::read(fields)? {
+        KeepAlive::Stay => ("load", None),
+        // Clients wait for the word.
+        KeepAlive::Unload => (
+            "unload",
+            Some("keep_alive: the model stays loaded".to_owned()),
+        ),
+    };
     let mut answer = json!({"model": model, "created_at": moment::now()});
     if let (Value::Object(answer), Value::Object(nothing)) = (&mut answer, nothing) {
         answer.extend(nothing);
     }
     answer["done"] = true.into();
-    answer["done_reason"] = "load".into();
-    Ok(Some(Json(answer).into_response()))
+    answer["done_reason"] = reason.into();
+    let mut response = Json(answer).into_response();
+    warn(&mut response, warning.into_iter().collect());
+    Ok(Some(response))
 }

@@ -131,17 +131,19 @@ pub(super) async fn show(State(app): State<Arc<App>>, body: Body) -> Result<Json
         "parameters": format!("num_ctx {}", size.context),
         "template": template,
         "details": details(&service),
-        "model_info": model_info(&service.about, size.context),
+        "model_info": model_info(&service.identity.model, &service.about, size.context),
         "capabilities": capabilities(&service),
         "modified_at": moment::at(service.identity.created),
     })))
 }
 
 /// In the names of the file's header. `context`: clients take what is told here for what they may ask for.
-fn model_info(about: &About, context: u32) -> Value {
+fn model_info(name: &str, about: &About, context: u32) -> Value {
     let architecture = &about.architecture;
     json!({
         "general.architecture": architecture,
+        // Editors call the model by this.
+        "general.basename": name,
         "general.parameter_count": about.parameters,
         (format!("{architecture}.context_length")): context,
         (format!("{architecture}.embedding_length")): about.width,

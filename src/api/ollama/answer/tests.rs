@@ -24,7 +24,7 @@ fn source() -> Source {
 }
 
 fn voice() -> Voice {
-    Voice::new("m".to_owned(), Style::Chat, Duration::ZERO)
+    Voice::new("m".to_owned(), Style::Chat, Duration::ZERO, None)
 }
 
 /// Words `answer`, which comes a few bytes at a time.
