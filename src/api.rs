@@ -254,6 +254,8 @@ fn router(app: Arc<App>) -> Router {
         .route("/v1/embeddings", post(openai::embeddings::create))
         .route("/v1/rerank", post(rerank::create))
         .route("/v1/reranking", post(rerank::create))
+        // Where Cohere's present client asks.
+        .route("/v2/rerank", post(rerank::create))
         .route("/rerank", post(rerank::create))
         .route("/reranking", post(rerank::create))
         // llama-server offers these two without the prefix as well.

@@ -124,12 +124,13 @@ mod tests {
     #[test]
     fn every_route_is_described_or_another_name_for_one_that_is() {
         /// Names that clients of older programs use.
-        const OTHER_NAMES: [&str; 10] = [
+        const OTHER_NAMES: [&str; 11] = [
             "/audio/transcriptions",
             "/v1/health",
             "/embedding",
             "/embeddings",
             "/v1/reranking",
+            "/v2/rerank",
             "/rerank",
             "/reranking",
             "/models",

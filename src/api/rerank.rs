@@ -17,18 +17,21 @@ use super::{
     encode::{self, MOST_TEXTS},
     error::ApiError,
     fields::Fields,
-    openai::{embeddings::Spent, models::known},
+    openai::{embeddings::Spent, models::known, wire::warn},
     record::Record,
     work::Scale,
 };
-use crate::engine::{Token, embed::Output};
+use crate::engine::{
+    Token,
+    embed::{Output, Pairing},
+    model::Vocab,
+};
 
 /// Known elsewhere; each would change the scores.
 const UNSUPPORTED: &[&str] = &[
     "max_chunks_per_doc",
     "max_tokens_per_doc",
     "rank_fields",
-    "truncate",
     "truncate_prompt_tokens",
 ];
 
@@ -78,6 +81,7 @@ pub(super) async fn create(
         top,
         returned,
         raw,
+        warnings,
     } = {
         let service = Arc::clone(&service);
         body::prepare(body, move |body| Wanted::parse(body, &service)).await?
@@ -97,7 +101,7 @@ pub(super) async fn create(
         Returned::Scores => None,
         Returned::Texts => documents.get_mut(at).map(std::mem::take),
     };
-    Ok(match dialect {
+    let mut response = match dialect {
         Dialect::Jina => {
             let results = ranked.into_iter().map(|(index, score)| Relevance {
                 index,
@@ -120,7 +124,9 @@ pub(super) async fn create(
             });
             Json(ranks.collect::<Vec<_>>()).into_response()
         }
-    })
+    };
+    warn(&mut response, warnings);
+    Ok(response)
 }
 
 /// The classifier's first label.
@@ -175,6 +181,8 @@ struct Wanted {
     top: usize,
     returned: Returned,
     raw: Scores,
+    /// What was cut.
+    warnings: Vec<String>,
 }
 
 impl Wanted {
@@ -195,9 +203,26 @@ impl Wanted {
             Dialect::Tei => fields.flag("return_text")?,
         };
         let most = i64::try_from(MOST_TEXTS).unwrap_or(i64::MAX);
-        let (_, pairing, _) = service.work.ranker()?;
+        let (engine, pairing, _) = service.work.ranker()?;
+        let vocab = &*service.vocab;
+        let mut texts = pairing.texts(vocab, query, &documents);
+        let mut warnings = Vec::new();
+        if cuts(fields)? {
+            let longest = engine.facts().longest as usize;
+            for (at, text) in texts.iter_mut().enumerate() {
+                let whole = text.len();
+                if whole > longest
+                    && let Some(cut) = shorten(pairing, vocab, (query, &documents[at]), longest)
+                {
+                    let field = dialect.field();
+                    let told = format!("{field}[{at}]: cut from {whole} to {} tokens", cut.len());
+                    warnings.push(told);
+                    *text = cut;
+                }
+            }
+        }
         Ok(Self {
-            texts: pairing.texts(&*service.vocab, query, &documents),
+            texts,
             dialect,
             top: fields
                 .integer("top_n", 1..=most)?
@@ -211,7 +236,42 @@ impl Wanted {
                 Some(true) => Scores::Raw,
                 Some(false) | None => Scores::Probabilities,
             },
+            warnings,
         })
+    }
+}
+
+/// Whether documents that are too long are to lose their ends, in the words of Text Embeddings Inference.
+fn cuts(fields: Fields<'_>) -> Result<bool, ApiError> {
+    match fields.text("truncation_direction")? {
+        None | Some("Right" | "right") => Ok(fields.flag("truncate")?.unwrap_or(false)),
+        Some(_) => Err(fields.wrong("truncation_direction", "\"Right\"")),
+    }
+}
+
+/// The query with as much of the document as fits; `None`: the query alone does not.
+fn shorten(
+    pairing: &Pairing,
+    vocab: &dyn Vocab,
+    (query, document): (&str, &str),
+    longest: usize,
+) -> Option<Vec<Token>> {
+    let tokens = vocab.tokenize(document, false, false);
+    let mut kept = tokens.len();
+    loop {
+        let mut bytes = Vec::new();
+        for &token in &tokens[..kept] {
+            vocab.piece(token, true, &mut bytes);
+        }
+        // The last character may have lost a part.
+        let whole = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        let text = pairing.texts(vocab, query, &[whole.to_owned()]).pop()?;
+        let excess = text.len().saturating_sub(longest);
+        if excess == 0 {
+            return Some(text);
+        }
+        // What is left may be other tokens than before, but never more than a few.
+        kept = kept.checked_sub(excess)?;
     }
 }
 

@@ -55,6 +55,30 @@ async fn texts_are_answered_as_text_embeddings_inference_does() {
 }
 
 #[tokio::test]
+async fn what_is_too_long_loses_its_end_where_that_is_asked_for() {
+    let reader = Reader::ready(Pooling::Rank);
+    let body = json!({"query": "q", "texts": ["x".repeat(40), "ab"], "truncate": true});
+    insta::assert_snapshot!(reader.show_post("/rerank", body).await, @r#"
+    200 OK
+    content-type: application/json
+    x-warning: texts[0]: cut from 44 to 32 tokens
+
+    [{"index":0,"score":1.0},{"index":1,"score":0.11920292}]
+    "#);
+    let cases = [
+        json!({"query": "q", "texts": ["a"], "truncate": 1}),
+        json!({"query": "q", "texts": ["a"], "truncate": true, "truncation_direction": "Left"}),
+        json!({"query": "q".repeat(40), "texts": ["a"], "truncate": true}),
+    ];
+    let told = refusals(async |body| reader.post("/rerank", body).await, cases).await;
+    insta::assert_snapshot!(told, @r#"
+    400 truncate invalid_value | truncate: expected true or false, got 1
+    400 truncation_direction invalid_value | truncation_direction: expected "Right", got "Left"
+    400 texts[0] context_length_exceeded | texts[0]: 44 tokens are more than the 32 that can be read (the server's engine.ubatch)
+    "#);
+}
+
+#[tokio::test]
 async fn equals_keep_the_order_of_the_request() {
     let reader = Reader::ready(Pooling::Rank);
     let body = json!({"query": "q", "documents": ["aa", "bb", "cc"]});
