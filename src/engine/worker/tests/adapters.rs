@@ -105,7 +105,13 @@ fn what_one_set_has_computed_is_not_offered_to_another_and_comes_back_to_its_own
 fn streams_of_one_set_go_on_beside_a_long_prompt_of_another() {
     let batches = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&batches);
+    let (open, gate) = mpsc::channel();
+    let mut generated = 0;
     let fake = Fake::new(2, 4096).with_fault(Box::new(move |rows| {
+        generated += u32::from(rows.len() == 1);
+        if generated == 9 && rows.len() == 1 {
+            gate.recv().unwrap(); // until there is something beside it
+        }
         seen.lock().unwrap().push((rows[0].sequence, rows.len()));
         None
     }));
@@ -117,10 +123,9 @@ fn streams_of_one_set_go_on_beside_a_long_prompt_of_another() {
     while !matches!(stream.blocking_recv(), Some(Event::Text(_))) {}
     let begun = batches.lock().unwrap().len();
     let long = format!("{}\nend\n", "p".repeat(1000));
-    assert_eq!(
-        ask(&engine, with(worn(2), &long)).0,
-        adapted("end", 2, long.len())
-    );
+    let prompt = engine.submit(with(worn(2), &long)).unwrap();
+    open.send(()).unwrap();
+    assert_eq!(collect(prompt).0, adapted("end", 2, long.len()));
     let batches = batches.lock().unwrap();
     let of_stream = batches[begun..]
         .iter()
