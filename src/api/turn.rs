@@ -149,6 +149,7 @@ impl Turn {
         let mut params = params::read(fields, service, limits, tenant, &names)?;
         params.job.logprobs = logprobs(fields)?;
         check_modalities(fields)?;
+        check_echo(fields)?;
         let form = constraint::read(fields)?;
         let budget = thinking::read(fields)?;
         let strict = constraint::strict_tools(fields);
@@ -275,6 +276,15 @@ fn logprobs(fields: Fields<'_>) -> Result<Option<u8>, ApiError> {
             Err(ApiError::invalid("top_logprobs", message))
         }
     }
+}
+
+/// Nobody's chat answers with its own messages.
+fn check_echo(fields: Fields<'_>) -> Result<(), ApiError> {
+    if fields.flag("echo")? == Some(true) {
+        let message = "echo: only /v1/completions knows it; leave it out";
+        return Err(ApiError::invalid("echo", message));
+    }
+    Ok(())
 }
 
 fn check_modalities(fields: Fields<'_>) -> Result<(), ApiError> {

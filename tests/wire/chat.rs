@@ -395,6 +395,8 @@ async fn each_bad_parameter_is_named() {
         ]}),
         json!({"web_search_options": {}}),
         json!({"prompt_logprobs": 1}),
+        json!({"skip_special_tokens": false}),
+        json!({"echo": true}),
         json!({"include_stop_str_in_output": true}),
     ];
     let told = refusals(async |more| server.chat("hi", more).await, cases).await;
@@ -444,6 +446,8 @@ async fn each_bad_parameter_is_named() {
     400 messages[1].content[0] invalid_value | messages[1].content[0]: this model takes no images
     400 web_search_options invalid_value | web_search_options: this server does not support it; leave it out
     400 prompt_logprobs invalid_value | prompt_logprobs: this server does not support it; leave it out
+    400 skip_special_tokens invalid_value | skip_special_tokens: this server knows only true; leave it out
+    400 echo invalid_value | echo: only /v1/completions knows it; leave it out
     400 include_stop_str_in_output invalid_value | include_stop_str_in_output: this server does not support it; leave it out
     "#);
 }

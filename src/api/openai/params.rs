@@ -51,6 +51,9 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("web_search_options", ""),
 ];
 
+/// Known elsewhere, and always so here: `false` is not supported.
+const ALWAYS: [&str; 2] = ["skip_special_tokens", "spaces_between_special_tokens"];
+
 /// What a request asks for beside its prompt.
 pub(in crate::api) struct Params {
     /// Complete but for its prompt.
@@ -182,6 +185,12 @@ fn refuse_unsupported(fields: Fields<'_>) -> Result<(), ApiError> {
                 return Err(ApiError::invalid(*name, message));
             }
             _ => {}
+        }
+    }
+    for name in ALWAYS {
+        if fields.flag(name)? == Some(false) {
+            let message = format!("{name}: this server knows only true; leave it out");
+            return Err(ApiError::invalid(name, message));
         }
     }
     Ok(())
