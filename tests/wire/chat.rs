@@ -393,11 +393,6 @@ async fn each_bad_parameter_is_named() {
             {"role": "user", "content": "a"},
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}
         ]}),
-        json!({"web_search_options": {}}),
-        json!({"prompt_logprobs": 1}),
-        json!({"skip_special_tokens": false}),
-        json!({"echo": true}),
-        json!({"include_stop_str_in_output": true}),
     ];
     let told = refusals(async |more| server.chat("hi", more).await, cases).await;
     insta::assert_snapshot!(told, @r#"
@@ -444,6 +439,21 @@ async fn each_bad_parameter_is_named() {
     400 messages invalid_value | messages: expected an array of messages, got nothing
     400 messages[0].content invalid_value | messages[0].content: expected a string or an array of parts, got 1
     400 messages[1].content[0] invalid_value | messages[1].content[0]: this model takes no images
+    "#);
+}
+
+#[tokio::test]
+async fn what_other_servers_know_and_this_one_does_not_is_refused_by_name() {
+    let server = Server::ready();
+    let cases = [
+        json!({"web_search_options": {}}),
+        json!({"prompt_logprobs": 1}),
+        json!({"skip_special_tokens": false}),
+        json!({"echo": true}),
+        json!({"include_stop_str_in_output": true}),
+    ];
+    let told = refusals(async |more| server.chat("hi", more).await, cases).await;
+    insta::assert_snapshot!(told, @r#"
     400 web_search_options invalid_value | web_search_options: this server does not support it; leave it out
     400 prompt_logprobs invalid_value | prompt_logprobs: this server does not support it; leave it out
     400 skip_special_tokens invalid_value | skip_special_tokens: this server knows only true; leave it out
