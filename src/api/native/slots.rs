@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Extension, Json,
     body::Body,
-    extract::{Path, RawQuery, State, rejection::PathRejection},
+    extract::{RawQuery, State},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use url::form_urlencoded;
 
 use crate::{
-    api::{App, auth::Tenant, body, error::ApiError, fields::Fields},
+    api::{App, auth::Tenant, body, error::ApiError, fields::Fields, id::Id},
     engine::{
         Engine, Sequence,
         state::{Done, FileName, NotDone, SlotError, Slots},
@@ -97,7 +97,7 @@ enum Act {
 pub(super) async fn act(
     State(app): State<Arc<App>>,
     Extension(tenant): Extension<Tenant>,
-    id: Result<Path<String>, PathRejection>,
+    Id(id): Id,
     RawQuery(query): RawQuery,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
@@ -110,8 +110,6 @@ pub(super) async fn act(
              configuration; computed prompts are found again by what they say (cache.ram, cache.disk)",
         ));
     };
-    // An id that is not UTF-8 is no sequence's.
-    let id = id.map_or_else(|_| "\u{fffd}".to_owned(), |Path(id)| id);
     let last = engine.shape().sequences.saturating_sub(1);
     let sequence = id.parse().ok().filter(|id| *id <= last);
     let sequence = sequence.ok_or_else(|| {

@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::{Path, State, rejection::PathRejection},
-};
+use axum::{Json, extract::State};
 use serde::Serialize;
 
-use crate::api::{App, Identity, Service, Work, error::ApiError, moment};
+use crate::api::{App, Identity, Service, Work, error::ApiError, id::Id, moment};
 
 /// OpenAI's list, and what Anthropic's has beside it: the clients of both read it.
 #[derive(Serialize)]
@@ -71,11 +68,9 @@ pub(in crate::api) async fn list(State(app): State<Arc<App>>) -> Result<Json<Lis
 /// `id` may contain slashes.
 pub(in crate::api) async fn one(
     State(app): State<Arc<App>>,
-    id: Result<Path<String>, PathRejection>,
+    Id(id): Id,
 ) -> Result<Json<Model>, ApiError> {
     let service = app.service()?;
-    // An id that is not UTF-8 is no model's.
-    let id = id.map_or_else(|_| "\u{fffd}".to_owned(), |Path(id)| id);
     known(&id, &service.identity)?;
     Ok(Json(model(&id, &service)))
 }

@@ -4,21 +4,19 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Json,
-    extract::{Path, RawQuery, State, rejection::PathRejection},
+    extract::{RawQuery, State},
     http::header,
     response::IntoResponse,
 };
 use serde_json::{Map, Value, json};
 
 use super::{history::conversation, store::Stored};
-use crate::api::{App, auth::Tenant, error::ApiError, fields::Fields};
-
-type Id = Result<Path<String>, PathRejection>;
+use crate::api::{App, auth::Tenant, error::ApiError, fields::Fields, id::Id};
 
 pub(super) async fn get(
     State(app): State<Arc<App>>,
     Extension(tenant): Extension<Tenant>,
-    id: Id,
+    Id(id): Id,
     RawQuery(query): RawQuery,
 ) -> Result<impl IntoResponse, ApiError> {
     let query = read_query(query.as_deref());
@@ -35,9 +33,8 @@ pub(super) async fn get(
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     Extension(tenant): Extension<Tenant>,
-    id: Id,
+    Id(id): Id,
 ) -> Result<Json<Value>, ApiError> {
-    let id = name(id);
     if !app.responses.delete(tenant.claimant.key, &id) {
         return Err(unknown(id));
     }
@@ -50,7 +47,7 @@ pub(super) async fn delete(
 pub(super) async fn cancel(
     State(app): State<Arc<App>>,
     Extension(tenant): Extension<Tenant>,
-    id: Id,
+    Id(id): Id,
 ) -> Result<Json<Value>, ApiError> {
     find(&app, tenant, id)?;
     let message =
@@ -62,7 +59,7 @@ pub(super) async fn cancel(
 pub(super) async fn input_items(
     State(app): State<Arc<App>>,
     Extension(tenant): Extension<Tenant>,
-    id: Id,
+    Id(id): Id,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, ApiError> {
     let query = read_query(query.as_deref());
@@ -98,15 +95,9 @@ pub(super) async fn input_items(
     })))
 }
 
-fn find(app: &App, tenant: Tenant, id: Id) -> Result<Arc<Stored>, ApiError> {
-    let id = name(id);
+fn find(app: &App, tenant: Tenant, id: String) -> Result<Arc<Stored>, ApiError> {
     let found = app.responses.get(tenant.claimant.key, &id);
     found.ok_or_else(|| unknown(id))
-}
-
-/// An id that is not UTF-8 is no answer's.
-fn name(id: Id) -> String {
-    id.map_or_else(|_| "\u{fffd}".to_owned(), |Path(id)| id)
 }
 
 fn unknown(id: String) -> ApiError {
