@@ -11,6 +11,7 @@ mod encode;
 mod error;
 mod fields;
 mod health;
+mod id;
 mod images;
 mod loras;
 mod metrics;

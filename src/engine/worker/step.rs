@@ -180,7 +180,11 @@ impl<M: Model> Worker<M> {
             return batches;
         }
         let streams = plan::streams(&wants, small(self.model.batch()));
-        wants.retain(|want| streams.iter().all(|share| share.sequence != want.sequence));
+        let comes_along = |want: &Want| {
+            let place = streams.binary_search_by_key(&want.sequence, |share| share.sequence);
+            place.is_ok()
+        };
+        wants.retain(|want| !comes_along(want));
         let (mut prompt_rows, mut image_rows) = (small(self.model.prompt_rows()), ubatch);
         // Streams with other adapters wait for these prompts, too.
         if running {
