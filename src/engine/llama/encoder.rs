@@ -4,13 +4,7 @@ use std::{ptr, sync::Arc};
 
 use llama_cpp_sys_2 as sys;
 
-use super::{
-    Buffer, LoadError, Weights, backend,
-    batch::Batch,
-    guard::{self, Fault},
-    params,
-    question::Question,
-};
+use super::{Buffer, LoadError, Weights, backend, batch::Batch, guard, params, question::Question};
 use crate::{
     config::EngineConfig,
     engine::{
@@ -185,13 +179,7 @@ impl Encoder {
             // SAFETY: the context is valid and ours; a batch is at most one ubatch.
             unsafe { guard::encode(context, batch) }
         });
-        outcome.map_err(|fault| match fault {
-            Fault::Code(1) => DecodeError::Full,
-            Fault::Code(2) => DecodeError::Abandoned,
-            Fault::Code(-1) => DecodeError::Refused("llama.cpp refused the batch".into()),
-            Fault::Code(code) => DecodeError::Broken(format!("llama_encode returned {code}")),
-            Fault::Caught(why) => DecodeError::Broken(why),
-        })
+        outcome.map_err(|fault| fault.of_batch("llama_encode"))
     }
 
     fn clear(&mut self) {

@@ -7,6 +7,8 @@ use std::ffi::{CStr, CString, c_char, c_int};
 
 use llama_cpp_sys_2 as sys;
 
+use crate::engine::model::DecodeError;
+
 pub use memory::Buffer;
 pub(super) use memory::{attention, buffers, fill, pin, restore, save, search, unpin};
 pub(super) use states::{Shown, StateRow, decode_states, show_states, state};
@@ -96,6 +98,19 @@ pub(super) enum Fault {
     Code(c_int),
     /// An exception or an abort, with its text.
     Caught(String),
+}
+
+impl Fault {
+    /// What it means for the batch that `call` of llama.cpp was given.
+    pub(super) fn of_batch(self, call: &str) -> DecodeError {
+        match self {
+            Self::Code(1) => DecodeError::Full,
+            Self::Code(2) => DecodeError::Abandoned,
+            Self::Code(-1) => DecodeError::Refused("llama.cpp refused the batch".into()),
+            Self::Code(code) => DecodeError::Broken(format!("{call} returned {code}")),
+            Self::Caught(why) => DecodeError::Broken(why),
+        }
+    }
 }
 
 pub(super) fn outcome(code: c_int, out: *mut c_char) -> Result<(), Fault> {

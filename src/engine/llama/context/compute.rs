@@ -24,13 +24,7 @@ impl Llama {
         if !matches!(outcome, Err(Fault::Code(-1))) {
             self.copies.made(); // what is refused is so before anything is done
         }
-        outcome.map_err(|fault| match fault {
-            Fault::Code(1) => DecodeError::Full,
-            Fault::Code(2) => DecodeError::Abandoned,
-            Fault::Code(-1) => DecodeError::Refused("llama.cpp refused the batch".into()),
-            Fault::Code(code) => DecodeError::Broken(format!("llama_decode returned {code}")),
-            Fault::Caught(why) => DecodeError::Broken(why),
-        })
+        outcome.map_err(|fault| fault.of_batch("llama_decode"))
     }
 
     /// What llama.cpp would assert on. Bad tokens, positions and gaps it refuses itself.
